@@ -1,0 +1,213 @@
+//! `molt-shm-stat`: what is in the segments of this machine. Reads only; needs no answer from the worker.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use molt_ipc_shm::Segment;
+use molt_ipc_shm::segment;
+use molt_ipc_shm::stat::Report;
+
+/// Shows molt's shared-memory segments: worker, sessions, arena, entries, counters.
+///
+/// Reads the segment itself, so it works while the worker is busy, hangs or is dead.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  molt-shm-stat                    every segment, a line each\n  molt-shm-stat /molt0             one segment\n  molt-shm-stat /molt0 --watch     again every second\n  molt-shm-stat /molt0 --json      for programs\n  molt-shm-stat doctor             what is wrong, and what to do\n  molt-shm-stat clean              remove what dead workers left behind"
+)]
+struct Arguments {
+    /// The segment's name; without one, every segment is listed.
+    name: Option<String>,
+    /// Print JSON.
+    #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
+    json: bool,
+    /// Print again every second until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// Print in Prometheus' text format.
+    #[arg(long, conflicts_with = "watch")]
+    prometheus: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says of every segment what is wrong with it and what to do.
+    Doctor,
+    /// Removes segments whose worker is provably dead; touches nothing else.
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("molt-shm-stat: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, segment::SegmentError> {
+    match (&arguments.command, &arguments.name) {
+        (Some(Command::Doctor), _) => Ok(doctor()),
+        (Some(Command::Clean), _) => Ok(clean()),
+        (None, None) => {
+            list(arguments);
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, Some(name)) => loop {
+            let report = Report::of(&Segment::open(name)?);
+            match (arguments.json, arguments.prometheus) {
+                (true, _) => println!("{}", report.to_json()),
+                (_, true) => print!("{}", prometheus(&report)),
+                _ => print!("{}", text(&report)),
+            }
+            if !arguments.watch {
+                return Ok(ExitCode::SUCCESS);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            print!("\x1b[2J\x1b[H");
+        },
+    }
+}
+
+fn list(arguments: &Arguments) {
+    let reports: Vec<Report> = segment::list()
+        .iter()
+        .filter_map(|name| Segment::open(name).ok())
+        .map(|segment| Report::of(&segment))
+        .collect();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&reports).unwrap_or_default());
+        return;
+    }
+    if arguments.prometheus {
+        reports.iter().for_each(|report| print!("{}", prometheus(report)));
+        return;
+    }
+    if reports.is_empty() {
+        println!("no segments; hint: start a worker with `molt_worker`");
+    }
+    for report in reports {
+        println!(
+            "{:20} {:9} pid {:<8} up {:>8.0} s  {:>3} sessions  arena {} of {}",
+            report.segment.name,
+            report.worker.state,
+            report.worker.pid,
+            report.worker.uptime_s,
+            report.sessions.len(),
+            mib(report.arena.used_bytes),
+            mib(report.arena.total_bytes),
+        );
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+fn text(report: &Report) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let worker = &report.worker;
+    let _ = writeln!(
+        out,
+        "segment   {}  layout {}  {}  epoch {:016x}",
+        report.segment.name,
+        report.segment.layout_version,
+        mib(report.segment.total_bytes),
+        report.segment.epoch
+    );
+    let _ = writeln!(out, "worker    {}  pid {}  up {:.0} s", worker.state, worker.pid, worker.uptime_s);
+    let _ = writeln!(
+        out,
+        "arena     {} of {} in {} blocks",
+        mib(report.arena.used_bytes),
+        mib(report.arena.total_bytes),
+        report.arena.blocks
+    );
+    let counters: Vec<String> = report.totals.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let _ = writeln!(out, "totals    {}", counters.join("  "));
+    let _ = writeln!(out, "\nslot  pid       state        channels  in flight  leases  arena");
+    for session in &report.sessions {
+        let _ = writeln!(
+            out,
+            "{:<5} {:<9} {:<12} {:<9} {:<10} {:<7} {}",
+            session.slot,
+            session.pid,
+            session.state,
+            session.channels,
+            session.in_flight,
+            session.leases,
+            mib(session.arena_bytes)
+        );
+    }
+    let _ = writeln!(out, "\nentry                           calls       p50 us     p99 us   p99.9 us");
+    for entry in &report.entries {
+        let _ = writeln!(
+            out,
+            "{:<28} {:>8} {:>12.1} {:>10.1} {:>10.1}",
+            entry.name, entry.calls, entry.p50_us, entry.p99_us, entry.p999_us
+        );
+    }
+    out
+}
+
+fn prometheus(report: &Report) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    let name = &report.segment.name;
+    let up = u8::from(report.worker.state == "serving");
+    let _ = writeln!(out, "molt_up{{segment=\"{name}\"}} {up}");
+    let _ = writeln!(out, "molt_arena_bytes{{segment=\"{name}\"}} {}", report.arena.total_bytes);
+    let _ = writeln!(out, "molt_arena_used_bytes{{segment=\"{name}\"}} {}", report.arena.used_bytes);
+    let _ = writeln!(out, "molt_sessions{{segment=\"{name}\"}} {}", report.sessions.len());
+    for (total, count) in &report.totals {
+        let _ = writeln!(out, "molt_total{{segment=\"{name}\",what=\"{total}\"}} {count}");
+    }
+    for entry in &report.entries {
+        let label = format!("segment=\"{name}\",entry=\"{}\"", entry.name);
+        let _ = writeln!(out, "molt_entry_calls_total{{{label}}} {}", entry.calls);
+        for (quantile, us) in [("0.5", entry.p50_us), ("0.99", entry.p99_us), ("0.999", entry.p999_us)] {
+            let _ = writeln!(out, "molt_entry_seconds{{{label},quantile=\"{quantile}\"}} {:e}", us / 1e6);
+        }
+    }
+    out
+}
+
+fn doctor() -> ExitCode {
+    let mut ill = false;
+    for name in segment::list() {
+        match Segment::open(&name) {
+            Err(error) => {
+                ill = true;
+                println!("{name}: {error}");
+            }
+            Ok(_) if !segment::is_locked(&name) => {
+                ill = true;
+                println!("{name}: its worker is dead; hint: start it again, or remove it with `molt-shm-stat clean`");
+            }
+            Ok(segment) => {
+                let report = Report::of(&segment);
+                let stuck = report.sessions.iter().filter(|session| session.state == "quarantined");
+                for session in stuck {
+                    ill = true;
+                    println!("{name}: session {} (pid {}) broke a rule and was cut", session.slot, session.pid);
+                }
+                println!("{name}: worker {} (pid {})", report.worker.state, report.worker.pid);
+            }
+        }
+    }
+    if ill { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn clean() -> ExitCode {
+    for name in segment::remove_dead() {
+        println!("removed {name}");
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,70 @@
+//! Request cells: one word a request in flight, the evidence of how far it came.
+//!
+//! ```text
+//!   FREE -> QUEUED -> RUNNING -> DONE          the client queues, the worker runs and finishes
+//!             |          |
+//!             +----------+----> CANCELLED      the client takes it back, from any thread
+//! ```
+//! The worker moves QUEUED to RUNNING before the entry starts. So when a worker dies, a QUEUED request never ran
+//! (Unavailable: safe to send again) and a RUNNING one may have (WorkerLost).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where a request stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CellState {
+    /// No request uses the cell.
+    Free = 0,
+    /// Committed, not started.
+    Queued = 1,
+    /// Started.
+    Running = 2,
+    /// Answered.
+    Done = 3,
+    /// Taken back.
+    Cancelled = 4,
+}
+
+/// Ids have 56 bits; the state has the low 8.
+pub const ID_MASK: u64 = (1 << 56) - 1;
+
+fn word(id: u64, state: CellState) -> u64 {
+    (id & ID_MASK) << 8 | state as u64
+}
+
+/// Client: the request exists. Before its frame is committed, so the frame's Release carries this store too.
+pub fn queue(cell: &AtomicU64, id: u64) {
+    cell.store(word(id, CellState::Queued), Ordering::Relaxed);
+}
+
+/// Client: the answer has been read; nobody looks at the cell any more.
+pub fn release(cell: &AtomicU64) {
+    cell.store(word(0, CellState::Free), Ordering::Relaxed);
+}
+
+/// Moves a request on, if it still stands where it is believed to stand.
+pub fn advance(cell: &AtomicU64, id: u64, from: CellState, to: CellState) -> bool {
+    cell.compare_exchange(word(id, from), word(id, to), Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// Client: takes the request back. Returns where it stood if it was still open.
+pub fn cancel(cell: &AtomicU64, id: u64) -> Option<CellState> {
+    // The worker moves it forward only, so one look at each place finds it.
+    [CellState::Queued, CellState::Running].into_iter().find(|from| advance(cell, id, *from, CellState::Cancelled))
+}
+
+/// Where the request of that id stands; `None` when the cell holds another.
+pub fn state(cell: &AtomicU64, id: u64) -> Option<CellState> {
+    let word = cell.load(Ordering::Acquire);
+    if word >> 8 != id & ID_MASK {
+        return None;
+    }
+    Some(match word as u8 {
+        1 => CellState::Queued,
+        2 => CellState::Running,
+        3 => CellState::Done,
+        4 => CellState::Cancelled,
+        _ => return None,
+    })
+}

@@ -1,0 +1,495 @@
+//! A channel as its client uses it: one thread at a time, checked out of the session's pool.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::cell::{self, CellState};
+use crate::doorbell::{self, SpinBudget, Woken};
+use crate::frame::{Handle, NAME_MAX, RequestHead, ResponseHead, kind, request_flag, response_flag};
+use crate::layout::channel;
+use crate::os::now_ns;
+use crate::ring::{Consumer, Producer, RingPlace};
+use crate::{Outcome, attention};
+
+use super::request::{Body, Failure, Payload, Reply, Request};
+use super::session::{ClientBlock, GRACE_NS, Session};
+
+/// Params longer than this travel in the arena.
+const INLINE_PARAMS: usize = 2048;
+
+/// A request in flight on this channel.
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    deadline_ns: u64,
+    /// Kept until the worker has let go, whatever the caller did meanwhile.
+    #[expect(dead_code, reason = "held, not read: the blocks must outlive the worker's reading")]
+    blocks: Vec<Arc<ClientBlock>>,
+    /// The caller waits no longer: the late answer is dropped.
+    abandoned: bool,
+}
+
+/// A channel.
+#[derive(Debug)]
+pub struct Channel {
+    session: Arc<Session>,
+    index: u32,
+    bell: OwnedFd,
+    requests: Producer,
+    responses: Consumer,
+    open: Vec<Option<Open>>,
+    free_cells: Vec<u32>,
+    frame: Vec<u8>,
+    ticket: u64,
+    spin: SpinBudget,
+    /// Why nothing more can come through it.
+    broken: Option<String>,
+}
+
+/// How a wait ended.
+#[derive(Debug)]
+pub enum Waited {
+    /// The worker answered.
+    Reply(Reply),
+    /// Nobody answers: timed out, or the worker is gone.
+    Failed(Failure),
+    /// A signal arrived, or a tenth of a second passed; the request goes on.
+    Interrupted,
+}
+
+/// Why a frame was not committed.
+#[derive(Debug)]
+pub enum NotSubmitted {
+    /// No room in the ring, or no free cell: something must be answered first.
+    Full,
+    /// It cannot be sent at all.
+    Failed(Failure),
+}
+
+impl Channel {
+    pub(super) fn new(session: Arc<Session>, index: u32, bell: OwnedFd) -> Self {
+        let (map, geometry) = (&session.segment.map, session.segment.geometry);
+        Self {
+            requests: Producer::new(map.clone(), RingPlace::of_requests(&geometry, index)),
+            responses: Consumer::new(map.clone(), RingPlace::of_responses(&geometry, index)),
+            open: (0..geometry.cells_per_channel).map(|_| None).collect(),
+            free_cells: (0..geometry.cells_per_channel).rev().collect(),
+            session,
+            index,
+            bell,
+            frame: Vec::new(),
+            ticket: 0,
+            spin: SpinBudget::default(),
+            broken: None,
+        }
+    }
+
+    /// The session it belongs to.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The doorbell's descriptor.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Puts it back into the pool.
+    pub fn check_in(self) {
+        let session = self.session.clone();
+        session.check_in(self);
+    }
+
+    fn word(&self, word: usize) -> &std::sync::atomic::AtomicU64 {
+        self.session.segment.map.u64(self.session.segment.geometry.channel(self.index) + word)
+    }
+
+    fn cell(&self, cell: u32) -> &std::sync::atomic::AtomicU64 {
+        self.session.segment.map.u64(self.session.segment.geometry.cell(self.index, cell))
+    }
+
+    /// Requests whose answers have not been read.
+    pub fn in_flight(&self) -> usize {
+        self.open.len() - self.free_cells.len()
+    }
+
+    /// Commits one request frame and wakes the worker if it sleeps.
+    pub fn submit(&mut self, request: &Request<'_>, deadline_ns: u64) -> Result<u64, NotSubmitted> {
+        if let Some(what) = &self.broken {
+            return Err(NotSubmitted::Failed(self.gone(what, false)));
+        }
+        let Some(cell_index) = self.free_cells.last().copied() else { return Err(NotSubmitted::Full) };
+        let parts = Parts::place(&self.session, request).map_err(NotSubmitted::Failed)?;
+        let id = self.session.next_id();
+        let len = parts.len(request);
+        let head = RequestHead {
+            len: len as u32,
+            kind: kind::REQUEST,
+            id,
+            deadline_ns,
+            sent_ns: now_ns(),
+            cell: cell_index,
+            flags: parts.flags,
+            codec: request.codec,
+            accept: request.accept,
+            name_len: request.entry.len() as u16,
+            handles: (parts.handles.len() / Handle::BYTES) as u16,
+            params_len: parts.params.len() as u32,
+            names_len: parts.names.len() as u32,
+            payload_len: parts.payload.len() as u32,
+            reserved: 0,
+        };
+        let broken = match self.requests.reserve(len, 0) {
+            Ok(Some(room)) => {
+                let map = &self.session.segment.map;
+                cell::queue(map.u64(self.session.segment.geometry.cell(self.index, cell_index)), id);
+                room.commit(&[
+                    &head.encode(),
+                    request.entry,
+                    parts.params,
+                    parts.names.as_bytes(),
+                    &parts.handles,
+                    parts.payload,
+                ]);
+                None
+            }
+            Ok(None) => return Err(NotSubmitted::Full),
+            Err(fault) => Some(fault.to_string()),
+        };
+        if let Some(what) = broken {
+            let failure = self.gone(&what, false);
+            self.broken = Some(what);
+            return Err(NotSubmitted::Failed(failure));
+        }
+        self.free_cells.pop();
+        self.open[cell_index as usize] = Some(Open { id, deadline_ns, blocks: parts.blocks, abandoned: false });
+        self.wake_worker();
+        Ok(id)
+    }
+
+    /// The same, waiting for room until the deadline.
+    pub fn submit_waiting(&mut self, request: &Request<'_>, deadline_ns: u64) -> Result<u64, Failure> {
+        loop {
+            match self.submit(request, deadline_ns) {
+                Ok(id) => return Ok(id),
+                Err(NotSubmitted::Failed(failure)) => return Err(failure),
+                Err(NotSubmitted::Full) => {
+                    let now = now_ns();
+                    if now >= deadline_ns {
+                        let text = "the channel stayed full until the deadline: the worker takes no requests";
+                        return Err(Failure::new(Outcome::Timeout, text));
+                    }
+                    self.ticket += 1;
+                    let place = self.session.segment.geometry.channel(self.index) + channel::ROOM_SLEEP;
+                    let longest = Duration::from_nanos(deadline_ns - now);
+                    let map = self.session.segment.map.clone();
+                    let room = |channel: &mut Self| !matches!(channel.requests.fits(4096, 0), Ok(false));
+                    let word = map.u64(place);
+                    word.store(self.ticket, Ordering::Relaxed);
+                    std::sync::atomic::fence(Ordering::SeqCst);
+                    let ready = room(self) && !self.free_cells.is_empty();
+                    let longest = if ready { Duration::ZERO } else { longest.min(Duration::from_millis(5)) };
+                    let woken = doorbell::sleep(word, self.ticket, self.bell.as_fd(), longest, || false);
+                    self.note_wake(woken);
+                    while let Some((_, reply)) = self.next_reply() {
+                        drop(reply); // only abandoned requests can be open on a channel that is being submitted to
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for one request's answer, at most until a little after its deadline.
+    pub fn wait(&mut self, id: u64) -> Waited {
+        let Some(deadline_ns) = self.open.iter().flatten().find(|open| open.id == id).map(|open| open.deadline_ns)
+        else {
+            return Waited::Failed(Failure::new(Outcome::Internal, format!("request {id} is not open")));
+        };
+        loop {
+            while let Some((found, reply)) = self.next_reply() {
+                if found == id {
+                    return Waited::Reply(reply);
+                }
+            }
+            if self.broken.is_some() {
+                return Waited::Failed(self.lose(id));
+            }
+            let now = now_ns();
+            if now >= deadline_ns + GRACE_NS {
+                return Waited::Failed(self.time_out(id));
+            }
+            let mut spin = std::mem::take(&mut self.spin);
+            let seen = spin.spin(|| self.responses.has_frame().unwrap_or(true));
+            self.spin = spin;
+            if seen {
+                continue;
+            }
+            self.ticket += 1;
+            let map = self.session.segment.map.clone();
+            let word = map.u64(self.session.segment.geometry.channel(self.index) + channel::RESPONSE_SLEEP);
+            let longest = Duration::from_nanos(deadline_ns + GRACE_NS - now);
+            let responses = &mut self.responses;
+            let look = || responses.has_frame().unwrap_or(true);
+            let woken = doorbell::sleep(word, self.ticket, self.bell.as_fd(), longest, look);
+            // A long sleep comes back too: the caller looks at what else it has to do (Python runs signal handlers; one
+            // that arrived just before the sleep did not interrupt it) and waits on.
+            let back = match woken {
+                Ok(Woken::Interrupted) => true,
+                Ok(Woken::TimedOut) => longest >= doorbell::LONGEST_SLEEP,
+                _ => false,
+            };
+            self.note_wake(woken);
+            if back && !self.responses.has_frame().unwrap_or(true) {
+                return Waited::Interrupted;
+            }
+        }
+    }
+
+    /// Announces sleep to the worker and looks once more: `true`, nothing is there and the doorbell will ring.
+    pub fn arm(&mut self) -> bool {
+        self.ticket += 1;
+        self.word(channel::RESPONSE_SLEEP).store(self.ticket, Ordering::Relaxed);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        !self.responses.has_frame().unwrap_or(true)
+    }
+
+    /// Takes the doorbell's bytes.
+    pub fn drain_bell(&mut self) {
+        let woken = doorbell::drain(self.bell.as_fd());
+        self.note_wake(woken);
+    }
+
+    fn note_wake(&mut self, woken: std::io::Result<Woken>) {
+        match woken {
+            Ok(Woken::HungUp) => self.hung_up("it closed its end of the doorbell"),
+            Err(error) => self.hung_up(&error.to_string()),
+            Ok(Woken::Look | Woken::TimedOut | Woken::Interrupted) => {}
+        }
+    }
+
+    /// Remembers that the worker is gone, once what it had still answered is read.
+    fn hung_up(&mut self, what: &str) {
+        if !matches!(self.responses.has_frame(), Ok(true)) {
+            self.broken.get_or_insert_with(|| what.to_owned());
+            self.session.mark_dead();
+        }
+    }
+
+    /// Whether the worker is gone.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// The next answer that somebody still waits for.
+    pub fn next_reply(&mut self) -> Option<(u64, Reply)> {
+        loop {
+            match self.responses.pop(kind::RESPONSE, &mut self.frame) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(fault) => {
+                    self.broken.get_or_insert_with(|| fault.to_string());
+                    return None;
+                }
+            }
+            match self.accept() {
+                Ok(Some(reply)) => return Some((reply.head.id, reply)),
+                Ok(None) => {}
+                Err(what) => {
+                    self.broken.get_or_insert(what);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Checks the frame just popped. `None`: its caller waits no longer.
+    fn accept(&mut self) -> Result<Option<Reply>, String> {
+        let frame = std::mem::take(&mut self.frame);
+        let Some((head, rest)) = frame.split_first_chunk::<{ ResponseHead::BYTES }>() else {
+            return Err(format!("response frame of {} bytes", frame.len()));
+        };
+        let head = ResponseHead::decode(head);
+        let outcome = Outcome::from_code(head.outcome).ok_or_else(|| format!("outcome {}", head.outcome))?;
+        let open = self.open.get_mut(head.cell as usize).ok_or_else(|| format!("cell {}", head.cell))?;
+        let Some(open) = open.take_if(|open| open.id == head.id) else {
+            return Err(format!("an answer to request {}, which is not open in cell {}", head.id, head.cell));
+        };
+        cell::release(self.cell(head.cell));
+        self.free_cells.push(head.cell);
+        let body = if head.flags & response_flag::LEASED != 0 {
+            let handle = rest.first_chunk::<{ Handle::BYTES }>().ok_or("a leased answer without a handle")?;
+            Body::Leased(self.session.lease(Handle::decode(handle), head.lease)?)
+        } else {
+            Body::Inline(frame)
+        };
+        Ok((!open.abandoned).then_some(Reply { outcome, head, body }))
+    }
+
+    /// Takes a request back: its cell says so, the worker is told, its late answer will be dropped.
+    pub fn abandon(&mut self, id: u64) -> Option<CellState> {
+        let index = self.open.iter().position(|open| open.as_ref().is_some_and(|open| open.id == id))?;
+        let was = cell::cancel(self.cell(index as u32), id);
+        if let Some(open) = &mut self.open[index] {
+            open.abandoned = true;
+        }
+        self.wake_worker();
+        was
+    }
+
+    fn wake_worker(&mut self) {
+        let segment = &self.session.segment;
+        attention::set_channel(&segment.map, &segment.geometry, self.index);
+        let word = segment.map.u64(segment.geometry.worker_sleep());
+        if let Err(error) = doorbell::ring_if_asleep(word, self.bell.as_fd()) {
+            self.hung_up(&error.to_string());
+        }
+    }
+
+    /// Gives up on a request whose time is over.
+    pub fn time_out(&mut self, id: u64) -> Failure {
+        let was = self.abandon(id);
+        let state = match was {
+            Some(CellState::Queued) => "it was still queued",
+            Some(CellState::Running) => "it was running",
+            _ => "its answer was on the way",
+        };
+        let name = &self.session.segment.name;
+        Failure::new(Outcome::Timeout, format!("request {id} to {name} passed its deadline: {state}"))
+    }
+
+    /// What became of a request whose worker is gone: the cell is the evidence.
+    pub fn lose(&mut self, id: u64) -> Failure {
+        let what = self.broken.clone().unwrap_or_default();
+        let was = self.abandon(id);
+        self.gone(&what, was != Some(CellState::Queued))
+    }
+
+    fn gone(&self, what: &str, may_have_run: bool) -> Failure {
+        let name = &self.session.segment.name;
+        let pid = self.session.segment.header.worker_pid;
+        let (outcome, state) = if may_have_run {
+            (Outcome::WorkerLost, "the request may have run")
+        } else {
+            (Outcome::Unavailable, "the request never ran")
+        };
+        let message = format!(
+            "the worker of {name} (pid {pid}) is gone ({what}); {state}; hint: start it again, clients find it by themselves"
+        );
+        Failure { outcome, message, submitted: true }
+    }
+
+    /// Ids of requests that somebody waits for.
+    pub fn awaited(&self) -> Vec<u64> {
+        self.open.iter().flatten().filter(|open| !open.abandoned).map(|open| open.id).collect()
+    }
+
+    /// Ids of requests whose time is over at `now`, or all if the worker is gone.
+    pub fn overdue(&self, now: u64) -> Vec<u64> {
+        let all = self.broken.is_some();
+        let late = |open: &&Open| !open.abandoned && (all || now >= open.deadline_ns.saturating_add(GRACE_NS));
+        self.open.iter().flatten().filter(late).map(|open| open.id).collect()
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if self.session.is_mine() {
+            self.session.channel_closed(self.bell.as_raw_fd());
+        }
+    }
+}
+
+/// A request's variable parts, placed.
+struct Parts<'a> {
+    flags: u16,
+    params: &'a [u8],
+    names: String,
+    handles: Vec<u8>,
+    payload: &'a [u8],
+    blocks: Vec<Arc<ClientBlock>>,
+}
+
+impl<'a> Parts<'a> {
+    /// Puts into the arena what is too long for the ring.
+    fn place(session: &Arc<Session>, request: &Request<'a>) -> Result<Self, Failure> {
+        let mut parts = Parts {
+            flags: if request.idempotent { request_flag::IDEMPOTENT } else { 0 },
+            params: request.params,
+            names: String::new(),
+            handles: Vec::new(),
+            payload: &[],
+            blocks: Vec::new(),
+        };
+        if request.entry.len() > NAME_MAX {
+            let len = request.entry.len();
+            return Err(Failure::new(
+                Outcome::UnknownEntry,
+                format!("an entry's name has at most {NAME_MAX} bytes, not {len}"),
+            ));
+        }
+        if request.params.len() > INLINE_PARAMS {
+            parts.flags |= request_flag::PARAMS_HANDLE;
+            parts.params = &[];
+            parts.add(copied(session, request.params)?);
+        }
+        let most_inline = session.segment.geometry.ring_bytes as usize / 8;
+        match request.payload {
+            Payload::Bytes(bytes) => {
+                parts.payload = bytes;
+                if parts.len(request) > most_inline {
+                    parts.payload = &[];
+                    parts.flags |= request_flag::HANDLES;
+                    parts.add(copied(session, bytes)?);
+                }
+            }
+            Payload::Block(block) => {
+                parts.flags |= request_flag::HANDLES;
+                parts.add(in_session(session, block)?);
+            }
+            Payload::Tables(tables) => {
+                parts.flags |= request_flag::NAMED;
+                for (name, block) in tables {
+                    if !parts.names.is_empty() {
+                        parts.names.push('\0');
+                    }
+                    parts.names.push_str(name);
+                    parts.add(in_session(session, block)?);
+                }
+                let most = session.segment.geometry.ring_bytes as usize / 2;
+                if parts.len(request) > most {
+                    let count = tables.len();
+                    let text = format!("{count} tables with their names do not fit a frame of {most} bytes");
+                    return Err(Failure::new(Outcome::InvalidInput, text));
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    fn add(&mut self, block: Arc<ClientBlock>) {
+        self.handles.extend_from_slice(&block.block().handle().encode());
+        self.blocks.push(block);
+    }
+
+    fn len(&self, request: &Request<'_>) -> usize {
+        RequestHead::BYTES
+            + request.entry.len()
+            + self.params.len()
+            + self.names.len()
+            + self.handles.len()
+            + self.payload.len()
+    }
+}
+
+fn copied(session: &Arc<Session>, bytes: &[u8]) -> Result<Arc<ClientBlock>, Failure> {
+    let block = session.block(bytes.len())?;
+    block.block().write(0, bytes);
+    Ok(block)
+}
+
+/// The block itself, or, if it lies in a former worker's segment, a copy in this one.
+fn in_session(session: &Arc<Session>, block: &Arc<ClientBlock>) -> Result<Arc<ClientBlock>, Failure> {
+    if Arc::ptr_eq(block.session(), session) { Ok(block.clone()) } else { copied(session, &block.to_vec()) }
+}

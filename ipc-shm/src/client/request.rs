@@ -1,0 +1,111 @@
+//! What a client asks and what it gets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Outcome;
+use crate::frame::ResponseHead;
+
+use super::session::{ClientBlock, Lease};
+
+/// What a request carries.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// Bytes of the caller's: they travel inline when small, else they are copied into the arena once.
+    Bytes(&'a [u8]),
+    /// A body that was written into the arena.
+    Block(&'a Arc<ClientBlock>),
+    /// Tables in the arena, each with its name.
+    Tables(&'a [(&'a str, Arc<ClientBlock>)]),
+}
+
+/// A request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The entry's name.
+    pub entry: &'a [u8],
+    /// A MsgPack map, or empty.
+    pub params: &'a [u8],
+    /// The payload.
+    pub payload: Payload<'a>,
+    /// [`crate::Codec`] of the payload.
+    pub codec: u8,
+    /// [`crate::Codec`] wanted, or 0 for the payload's.
+    pub accept: u8,
+    /// Running it twice does no harm.
+    pub idempotent: bool,
+    /// Whether it may be sent a second time at all.
+    pub resend: bool,
+    /// The longest to wait; `None`: the entry's limit, else `fallback_timeout`.
+    pub timeout: Option<Duration>,
+    /// For an entry without a limit of its own.
+    pub fallback_timeout: Duration,
+}
+
+/// The bytes of a reply.
+#[derive(Debug)]
+pub enum Body {
+    /// A private copy of the frame; the body begins after the head.
+    Inline(Vec<u8>),
+    /// In the arena, until the lease is dropped.
+    Leased(Lease),
+}
+
+/// A worker's answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Codec, status, metrics.
+    pub head: ResponseHead,
+    /// The bytes.
+    pub body: Body,
+}
+
+impl Reply {
+    /// Where the body lies in this process: address and bytes.
+    pub fn bytes(&self) -> (*const u8, usize) {
+        match &self.body {
+            Body::Inline(frame) => {
+                let body = &frame[ResponseHead::BYTES..];
+                (body.as_ptr(), body.len())
+            }
+            Body::Leased(lease) => (lease.address(), lease.len()),
+        }
+    }
+
+    /// A private copy of the body.
+    pub fn to_vec(&self) -> Vec<u8> {
+        match &self.body {
+            Body::Inline(frame) => frame[ResponseHead::BYTES..].to_vec(),
+            Body::Leased(lease) => lease.to_vec(),
+        }
+    }
+
+    /// The same as a failure, for a reply that is one.
+    pub fn into_failure(self) -> Failure {
+        let mut text = self.to_vec();
+        text.truncate(self.head.text_len as usize);
+        let message = String::from_utf8_lossy(&text).into_owned();
+        Failure { outcome: self.outcome, message, submitted: true }
+    }
+}
+
+/// A request that got no answer from a worker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Names the object, its state and the numbers; ends in `hint:` where one helps.
+    pub message: String,
+    /// Whether it had been handed to a worker that then went: a successor may be there by now.
+    pub submitted: bool,
+}
+
+impl Failure {
+    /// A failure before anything was handed over.
+    pub fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { outcome, message: message.into(), submitted: false }
+    }
+}

@@ -1,0 +1,408 @@
+//! A process's session with one worker: its socket, its pool of channels, its blocks and leases.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+
+use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
+use crate::block::{Block, Blocks};
+use crate::frame::Handle;
+use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
+use crate::layout::{LAYOUT_VERSION, layout_hash};
+use crate::mapping::Mapping;
+use crate::os::now_ns;
+use crate::segment::Segment;
+use crate::stats::EntryStats;
+use crate::{Outcome, lease};
+
+use super::channel::Channel;
+use super::request::{Failure, Request};
+
+/// A client's wait for the worker's own time-out answer, beyond the deadline.
+pub(super) const GRACE_NS: u64 = 20_000_000;
+/// The worker answers a handshake at once, or it hangs.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    /// The bytes.
+    pub segment: Segment,
+    slot: u32,
+    pid: u32,
+    socket: Mutex<(UnixStream, Inbox)>,
+    blocks: Arc<Blocks>,
+    pool: Mutex<Pool>,
+    returned: Condvar,
+    dead: AtomicBool,
+    next_id: AtomicU64,
+    limits: HashMap<String, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Channel>,
+    open: usize,
+    closed: bool,
+    /// Every socket of the session, for a forked child to close.
+    sockets: Vec<RawFd>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn unavailable(message: impl Into<String>) -> Failure {
+    Failure::new(Outcome::Unavailable, message)
+}
+
+impl Session {
+    /// Finds the segment, says hello, and has a first channel ready. Tries until `wait` has passed.
+    pub fn attach(name: &str, socket: Option<&Path>, wait: Duration) -> Result<Arc<Self>, Failure> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(2);
+        loop {
+            match Self::try_attach(name, socket) {
+                Err(failure) if failure.outcome == Outcome::Unavailable && started.elapsed() + pause < wait => {
+                    // A name that does not exist yet cannot be waited on; the pause grows to keep this cheap.
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_attach(name: &str, socket: Option<&Path>) -> Result<Arc<Self>, Failure> {
+        let segment = Segment::open_serving(name).map_err(|error| unavailable(error.to_string()))?;
+        let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
+        let pid = segment.header.worker_pid;
+        let cannot = |what: &str, error: &dyn std::fmt::Display| {
+            unavailable(format!(
+                "segment {name} is there, but its worker (pid {pid}) cannot be reached on {}: {what}: {error}; \
+                 hint: is the worker's --socket folder visible here?",
+                path.display()
+            ))
+        };
+        let stream = UnixStream::connect(&path).map_err(|error| cannot("connect", &error))?;
+        let credentials = getsockopt(&stream, PeerCredentials).map_err(|error| cannot("ask its user", &error))?;
+        if credentials.uid() != geteuid().as_raw() {
+            let uid = credentials.uid();
+            return Err(unavailable(format!("{} is served by user {uid}, not by this one", path.display())));
+        }
+        stream.set_read_timeout(Some(HANDSHAKE_WITHIN)).map_err(|error| cannot("prepare", &error))?;
+        let mut inbox = Inbox::default();
+        let hello = Hello {
+            layout_version: LAYOUT_VERSION,
+            reserved: 0,
+            layout_hash: layout_hash(),
+            instance: segment.header.instance,
+        };
+        handshake::send(stream.as_fd(), message::HELLO, &hello.encode(), None)
+            .map_err(|error| cannot("say hello", &error))?;
+        let answer = receive(&stream, &mut inbox, message::WELCOME).map_err(|error| error.about(&cannot))?;
+        let welcome = Welcome::decode(answer.payload[..].try_into().map_err(|_| cannot("welcome", &"its size"))?);
+        if welcome.slot >= segment.geometry.sessions {
+            return Err(cannot("welcome", &format!("slot {}", welcome.slot)));
+        }
+        let arena = Arena::new(segment.map.clone(), segment.geometry, owner_of_session(welcome.slot));
+        let blocks = Blocks::new(arena, segment.header.session_quota);
+        let limits = (0..segment.geometry.entries)
+            .map_while(|index| EntryStats::read(&segment.map, &segment.geometry, index))
+            .map(|entry| (entry.name, entry.limit_ns))
+            .collect();
+        let pool = Pool { sockets: vec![stream.as_raw_fd()], ..Pool::default() };
+        Ok(Arc::new(Self {
+            segment,
+            slot: welcome.slot,
+            pid: std::process::id(),
+            socket: Mutex::new((stream, inbox)),
+            blocks,
+            pool: Mutex::new(pool),
+            returned: Condvar::new(),
+            dead: AtomicBool::new(false),
+            next_id: AtomicU64::new(1),
+            limits,
+        }))
+    }
+
+    /// Whether the worker is known to be gone.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Remembers that the worker is gone.
+    pub fn mark_dead(&self) {
+        self.dead.store(true, Ordering::Release);
+        self.close_idle_channels();
+    }
+
+    /// Drops the idle channels: each keeps the session alive.
+    pub fn close_idle_channels(&self) {
+        let idle = {
+            let mut pool = locked(&self.pool);
+            pool.closed = true;
+            std::mem::take(&mut pool.idle)
+        };
+        drop(idle);
+        self.returned.notify_all();
+    }
+
+    /// When a request's time is up: its own limit, capped by the entry's; without one the entry's, else the fallback.
+    pub fn deadline(&self, request: &Request<'_>) -> u64 {
+        let limit = std::str::from_utf8(request.entry).ok().and_then(|name| self.limits.get(name));
+        let limit = limit.copied().filter(|limit| *limit > 0).map(Duration::from_nanos);
+        let timeout = match (request.timeout, limit) {
+            (Some(own), Some(limit)) => own.min(limit),
+            (Some(own), None) => own,
+            (None, Some(limit)) => limit,
+            (None, None) => request.fallback_timeout,
+        };
+        now_ns().saturating_add(timeout.as_nanos().min(u64::MAX as u128 / 4) as u64)
+    }
+
+    /// A new request id.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed) & crate::cell::ID_MASK
+    }
+
+    /// A channel out of the pool; a new one if all are in use; if the worker has no more, the next that comes back.
+    pub fn checkout(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
+        loop {
+            if let Some(channel) = locked(&self.pool).idle.pop() {
+                return Ok(channel);
+            }
+            if self.is_dead() {
+                return Err(unavailable(format!("the worker of {} is gone", self.segment.name)));
+            }
+            let refused = match self.open_channel() {
+                Err(failure) if failure.outcome == Outcome::Busy && locked(&self.pool).open > 0 => failure,
+                other => return other,
+            };
+            let pool = locked(&self.pool);
+            let left = super::instant_of(deadline_ns).saturating_duration_since(Instant::now());
+            let (pool, timeout) = self
+                .returned
+                .wait_timeout_while(pool, left, |pool| pool.idle.is_empty() && !pool.closed)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            drop(pool);
+            if timeout.timed_out() {
+                return Err(refused);
+            }
+        }
+    }
+
+    /// Asks the worker for one more channel.
+    pub fn open_channel(self: &Arc<Self>) -> Result<Channel, Failure> {
+        let name = self.segment.name.clone();
+        let cannot = |what: &str, error: &dyn std::fmt::Display| {
+            self.dead.store(true, Ordering::Release);
+            unavailable(format!("the worker of {name} gave no channel: {what}: {error}"))
+        };
+        let mut socket = locked(&self.socket);
+        let (stream, inbox) = &mut *socket;
+        handshake::send(stream.as_fd(), message::OPEN, &[], None).map_err(|error| cannot("ask", &error))?;
+        let answer = receive(stream, inbox, message::CHANNEL).map_err(|error| error.about(&cannot))?;
+        drop(socket);
+        let opened = Opened::decode(answer.payload[..].try_into().map_err(|_| cannot("answer", &"its size"))?);
+        let bell: OwnedFd = answer.fd.ok_or_else(|| cannot("answer", &"no doorbell came with it"))?;
+        if opened.channel >= self.segment.geometry.channels {
+            return Err(cannot("answer", &format!("channel {}", opened.channel)));
+        }
+        let mut pool = locked(&self.pool);
+        pool.open += 1;
+        pool.sockets.push(bell.as_raw_fd());
+        drop(pool);
+        Ok(Channel::new(self.clone(), opened.channel, bell))
+    }
+
+    /// Puts a channel back.
+    pub(super) fn check_in(&self, channel: Channel) {
+        let mut pool = locked(&self.pool);
+        if pool.closed || self.is_dead() {
+            drop(pool); // the channel may be the last to hold the session
+            return;
+        }
+        pool.idle.push(channel);
+        drop(pool);
+        self.returned.notify_one();
+    }
+
+    /// Writable bytes in the arena.
+    pub fn block(self: &Arc<Self>, len: usize) -> Result<Arc<ClientBlock>, Failure> {
+        let most = self.segment.header.max_body;
+        if len as u64 > most {
+            return Err(Failure::new(
+                Outcome::TooLarge,
+                format!("a body of {len} bytes is larger than the {most} bytes that this worker takes"),
+            ));
+        }
+        let block = self.blocks.allocate(len).map_err(|full| Failure::new(Outcome::Busy, full.to_string()))?;
+        Ok(Arc::new(ClientBlock { block: Some(block), session: self.clone() }))
+    }
+
+    /// A result under a lease, checked: inside the arena, and the worker's.
+    pub(super) fn lease(self: &Arc<Self>, handle: Handle, number: u32) -> Result<Lease, String> {
+        if number >= self.segment.geometry.leases_per_session {
+            return Err(format!("lease {number} does not exist"));
+        }
+        self.blocks.arena().check(&handle, OWNER_WORKER).map_err(|bad| bad.to_string())?;
+        Ok(Lease { session: self.clone(), number, offset: handle.offset as usize, len: handle.len as usize })
+    }
+
+    /// In a forked child: closes the inherited sockets without shutting them down (they are the parent's too).
+    pub(super) fn close_inherited(&self) {
+        if let Ok(pool) = self.pool.try_lock() {
+            for socket in &pool.sockets {
+                let _ = nix::unistd::close(*socket);
+            }
+        }
+    }
+
+    /// Whether this process is the one that attached.
+    pub(super) fn is_mine(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    /// Forgets a channel that is being closed.
+    pub(super) fn channel_closed(&self, bell: RawFd) {
+        let mut pool = locked(&self.pool);
+        pool.open = pool.open.saturating_sub(1);
+        pool.sockets.retain(|socket| *socket != bell);
+    }
+}
+
+enum HandshakeError {
+    Refused(Outcome, String),
+    Broken(io::Error),
+}
+
+impl HandshakeError {
+    fn about(self, cannot: &dyn Fn(&str, &dyn std::fmt::Display) -> Failure) -> Failure {
+        match self {
+            Self::Refused(outcome, text) => Failure::new(outcome, text),
+            Self::Broken(error) => cannot("its answer", &error),
+        }
+    }
+}
+
+/// Waits for one message of a kind.
+fn receive(stream: &UnixStream, inbox: &mut Inbox, kind: u32) -> Result<Message, HandshakeError> {
+    match inbox.read(stream.as_fd()).map_err(HandshakeError::Broken)? {
+        Received::Message(message) if message.kind == kind => Ok(message),
+        Received::Message(message) if message.kind == message::REFUSED => {
+            let outcome = message.payload.first().and_then(|code| Outcome::from_code(*code));
+            let text = String::from_utf8_lossy(message.payload.get(1..).unwrap_or_default()).into_owned();
+            Err(HandshakeError::Refused(outcome.unwrap_or(Outcome::Unavailable), text))
+        }
+        Received::Message(message) => {
+            let what = format!("message of kind {}, not {kind}", message.kind);
+            Err(HandshakeError::Broken(io::Error::new(io::ErrorKind::InvalidData, what)))
+        }
+        Received::Closed => Err(HandshakeError::Broken(io::ErrorKind::ConnectionReset.into())),
+        Received::Nothing => Err(HandshakeError::Broken(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Bytes in the arena that the client writes and sends.
+#[derive(Debug)]
+pub struct ClientBlock {
+    block: Option<Block>,
+    session: Arc<Session>,
+}
+
+impl ClientBlock {
+    /// The block.
+    pub fn block(&self) -> &Block {
+        let Some(block) = &self.block else { unreachable!("taken by drop alone") };
+        block
+    }
+
+    /// Shortens it to what was written; only while nobody else has it.
+    pub fn truncate(this: &mut Arc<Self>, len: usize) -> bool {
+        match Arc::get_mut(this).and_then(|own| own.block.as_mut()) {
+            Some(block) => {
+                block.truncate(len);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The session whose arena it lies in.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Where it lies in this process.
+    pub fn address(&self) -> *mut u8 {
+        self.block().mapping().writable(self.block().offset(), self.block().len())
+    }
+
+    /// A private copy, to be sent to another worker.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = Vec::new();
+        self.block().mapping().read_to_vec(self.block().offset(), self.block().len(), &mut copy);
+        copy
+    }
+}
+
+/// A result in the arena that the worker keeps until this is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    session: Arc<Session>,
+    number: u32,
+    offset: usize,
+    len: usize,
+}
+
+impl Lease {
+    /// Where it lies in this process, for reading.
+    pub fn address(&self) -> *const u8 {
+        self.mapping().readable(self.offset, self.len)
+    }
+
+    /// Offset in the segment.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The mapping it lies in.
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.session.segment.map
+    }
+
+    /// A private copy.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = Vec::new();
+        self.mapping().read_to_vec(self.offset, self.len, &mut copy);
+        copy
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // A forked child has inherited the view, not the lease.
+        if self.session.is_mine() {
+            lease::release(&self.session.segment.map, &self.session.segment.geometry, self.session.slot, self.number);
+        }
+    }
+}

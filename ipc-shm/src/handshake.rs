@@ -1,0 +1,173 @@
+//! What client and worker say on the session socket: a few framed messages, and descriptors beside them.
+//!
+//! ```text
+//!   client -> HELLO    who I am, which layout and which start of the worker I mean
+//!   worker -> WELCOME  your session slot             or REFUSED (outcome, text)
+//!   client -> OPEN     one more channel, please
+//!   worker -> CHANNEL  its number + its doorbell     or REFUSED
+//!   client closes the socket: the session ends (when its last lease has)
+//! ```
+//! A message is a head of 8 bytes (length of the rest, kind) and at most [`MESSAGE_MAX`] bytes. Doorbell bytes travel on
+//! sockets of their own, so they never mix with messages.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+use crate::record::record;
+
+/// The longest message, bytes.
+pub const MESSAGE_MAX: usize = 1024;
+
+/// Kinds of messages.
+pub mod message {
+    /// Client: [`super::Hello`].
+    pub const HELLO: u32 = 1;
+    /// Worker: [`super::Welcome`].
+    pub const WELCOME: u32 = 2;
+    /// Worker: one byte outcome, then text.
+    pub const REFUSED: u32 = 3;
+    /// Client: no payload.
+    pub const OPEN: u32 = 4;
+    /// Worker: [`super::Opened`], with the doorbell's descriptor.
+    pub const CHANNEL: u32 = 5;
+}
+
+record! {
+    /// The client introduces itself. Its uid and pid are the kernel's word, not its own.
+    Hello: 24 {
+        /// The layout's version.
+        layout_version: u32,
+        /// Zero.
+        reserved: u32,
+        /// The layout's hash.
+        layout_hash: u64,
+        /// The instance in the header it mapped: another start of the worker refuses it.
+        instance: u64,
+    }
+}
+
+record! {
+    /// The session is made.
+    Welcome: 16 {
+        /// Its slot.
+        slot: u32,
+        /// Zero.
+        reserved: u32,
+        /// The slot's generation.
+        generation: u64,
+    }
+}
+
+record! {
+    /// The channel is made.
+    Opened: 16 {
+        /// Its number.
+        channel: u32,
+        /// Zero.
+        reserved: u32,
+        /// Its generation.
+        generation: u64,
+    }
+}
+
+/// Sends one message, with a descriptor beside it if there is one.
+pub fn send(socket: BorrowedFd<'_>, kind: u32, payload: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    assert!(payload.len() <= MESSAGE_MAX);
+    let mut bytes = Vec::with_capacity(8 + payload.len());
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&kind.to_le_bytes());
+    bytes.extend_from_slice(payload);
+    let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+    let control = [ControlMessage::ScmRights(&fds)];
+    let control = if fds.is_empty() { &[][..] } else { &control[..] };
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    // Messages are far smaller than a socket's buffer: a short write means that the peer does not read.
+    if sent == bytes.len() { Ok(()) } else { Err(io::Error::other("the peer does not read its messages")) }
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Message {
+    /// One of [`message`].
+    pub kind: u32,
+    /// What follows the head.
+    pub payload: Vec<u8>,
+    /// The descriptor beside it.
+    pub fd: Option<OwnedFd>,
+}
+
+/// Collects messages from a stream of bytes.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    fd: Option<OwnedFd>,
+}
+
+/// What reading a socket brought.
+#[derive(Debug)]
+pub enum Received {
+    /// A whole message.
+    Message(Message),
+    /// Nothing more now.
+    Nothing,
+    /// The other side closed it.
+    Closed,
+}
+
+impl Inbox {
+    /// Reads until a message is whole, or nothing more is there.
+    ///
+    /// # Errors
+    /// `InvalidData` for what is no message.
+    pub fn read(&mut self, socket: BorrowedFd<'_>) -> io::Result<Received> {
+        loop {
+            if let Some(message) = self.whole()? {
+                return Ok(Received::Message(message));
+            }
+            let mut chunk = [0; MESSAGE_MAX];
+            let mut slices = [IoSliceMut::new(&mut chunk)];
+            let mut control = cmsg_space!([RawFd; 4]);
+            let read = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC);
+            let (bytes, fds) = match read {
+                Ok(message) => {
+                    let rights = |message| match message {
+                        ControlMessageOwned::ScmRights(fds) => fds,
+                        _ => Vec::new(),
+                    };
+                    (message.bytes, message.cmsgs()?.flat_map(rights).collect::<Vec<RawFd>>())
+                }
+                Err(nix::errno::Errno::EAGAIN) => return Ok(Received::Nothing),
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(nix::errno::Errno::ECONNRESET) => return Ok(Received::Closed),
+                Err(errno) => return Err(errno.into()),
+            };
+            for fd in fds {
+                // SAFETY: the kernel has just put this descriptor into our table for this message alone.
+                self.fd = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+            if bytes == 0 {
+                return Ok(Received::Closed);
+            }
+            self.bytes.extend_from_slice(&chunk[..bytes]);
+        }
+    }
+
+    fn whole(&mut self) -> io::Result<Option<Message>> {
+        let Some((head, rest)) = self.bytes.split_first_chunk::<8>() else { return Ok(None) };
+        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let kind = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        if len > MESSAGE_MAX || !(message::HELLO..=message::CHANNEL).contains(&kind) {
+            let what = format!("message of kind {kind} and {len} bytes, at most {MESSAGE_MAX} are allowed");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        if rest.len() < len {
+            return Ok(None);
+        }
+        let payload = rest[..len].to_vec();
+        self.bytes.drain(..8 + len);
+        Ok(Some(Message { kind, payload, fd: self.fd.take() }))
+    }
+}

@@ -1,0 +1,170 @@
+//! What a tool shows of a segment, read from the segment alone: it works while the worker hangs or is dead.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use crate::arena::{Arena, OWNER_NONE, owner_of_session};
+use crate::layout::{LAYOUT_VERSION, SlotState, session, totals};
+use crate::os::now_ns;
+use crate::outcome::Outcome;
+use crate::segment::Segment;
+use crate::stats::EntryStats;
+
+/// A segment's figures. Serialises to what `molt-shm-stat NAME --json` prints.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The object.
+    pub segment: SegmentReport,
+    /// Its worker.
+    pub worker: WorkerReport,
+    /// Its arena.
+    pub arena: ArenaReport,
+    /// Its sessions, those in use.
+    pub sessions: Vec<SessionReport>,
+    /// Its entries.
+    pub entries: Vec<EntryReport>,
+    /// Counters since the start.
+    pub totals: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The object.
+#[derive(Debug, Serialize)]
+pub struct SegmentReport {
+    /// Its name.
+    pub name: String,
+    /// Its layout's version.
+    pub layout_version: u32,
+    /// Its bytes.
+    pub total_bytes: u64,
+    /// The random number of this start of the worker.
+    pub epoch: u64,
+}
+
+/// The worker.
+#[derive(Debug, Serialize)]
+pub struct WorkerReport {
+    /// Its process.
+    pub pid: u32,
+    /// starting, serving, stopping, stopped, or dead.
+    pub state: &'static str,
+    /// Seconds since its start.
+    pub uptime_s: f64,
+}
+
+/// The arena.
+#[derive(Debug, Serialize)]
+pub struct ArenaReport {
+    /// Its bytes.
+    pub total_bytes: u64,
+    /// Bytes of claimed extents.
+    pub used_bytes: u64,
+    /// Runs of extents.
+    pub blocks: u64,
+}
+
+/// A session.
+#[derive(Debug, Serialize)]
+pub struct SessionReport {
+    /// Its slot.
+    pub slot: u32,
+    /// The client's process.
+    pub pid: u32,
+    /// active, closing or quarantined.
+    pub state: &'static str,
+    /// Channels open.
+    pub channels: u32,
+    /// Requests taken and not answered.
+    pub in_flight: u32,
+    /// Results it holds.
+    pub leases: u32,
+    /// Bytes of its extents.
+    pub arena_bytes: u64,
+}
+
+/// An entry.
+#[derive(Debug, Serialize)]
+pub struct EntryReport {
+    /// Its name.
+    pub name: String,
+    /// Calls answered.
+    pub calls: u64,
+    /// Microseconds of running that half of the calls did not exceed.
+    pub p50_us: f64,
+    /// The same for 99%.
+    pub p99_us: f64,
+    /// The same for 99.9%.
+    pub p999_us: f64,
+}
+
+impl Report {
+    /// Reads a segment.
+    pub fn of(segment: &Segment) -> Self {
+        let (map, geometry, header) = (&segment.map, &segment.geometry, &segment.header);
+        let arena = Arena::new(map.clone(), *geometry, OWNER_NONE);
+        let usage = arena.usage(None);
+        let sessions = (0..geometry.sessions).filter_map(|slot| {
+            let at = geometry.session(slot);
+            let state = match SlotState::of(map.u64(at + session::WORD).load(Ordering::Acquire)) {
+                SlotState::Free => return None,
+                SlotState::Active => "active",
+                SlotState::Closing => "closing",
+                SlotState::Quarantined => "quarantined",
+            };
+            let word = |offset| map.u32(at + offset).load(Ordering::Relaxed);
+            Some(SessionReport {
+                slot,
+                pid: word(session::PID),
+                state,
+                channels: word(session::CHANNELS),
+                in_flight: word(session::IN_FLIGHT),
+                leases: word(session::LEASES),
+                arena_bytes: arena.usage(Some(owner_of_session(slot))).bytes,
+            })
+        });
+        let us = |entry: &EntryStats, share| entry.quantile(share) as f64 / 1000.0;
+        let entries =
+            (0..geometry.entries).filter_map(|index| EntryStats::read(map, geometry, index)).map(|entry| EntryReport {
+                p50_us: us(&entry, 0.5),
+                p99_us: us(&entry, 0.99),
+                p999_us: us(&entry, 0.999),
+                calls: entry.calls,
+                name: entry.name,
+            });
+        let total = |counter| map.u64(geometry.total(counter)).load(Ordering::Relaxed);
+        let mut counters = serde_json::Map::new();
+        counters.insert("requests".into(), total(totals::REQUESTS).into());
+        for outcome in Outcome::ALL {
+            counters.insert(outcome.name().into(), total(totals::OUTCOMES + outcome as usize).into());
+        }
+        counters.insert("doorbells".into(), total(totals::DOORBELLS).into());
+        counters.insert("cut".into(), total(totals::CUT).into());
+        counters.insert("copied_bytes".into(), total(totals::COPIED_BYTES).into());
+        Self {
+            segment: SegmentReport {
+                name: segment.name.clone(),
+                layout_version: LAYOUT_VERSION,
+                total_bytes: header.total_bytes,
+                epoch: header.instance,
+            },
+            worker: WorkerReport {
+                pid: header.worker_pid,
+                state: if segment.is_alive() { segment.state_name() } else { "dead" },
+                uptime_s: now_ns().saturating_sub(header.started_ns) as f64 / 1e9,
+            },
+            arena: ArenaReport {
+                total_bytes: geometry.arena_bytes() as u64,
+                used_bytes: usage.bytes,
+                blocks: usage.blocks,
+            },
+            sessions: sessions.collect(),
+            entries: entries.collect(),
+            totals: counters,
+        }
+    }
+
+    /// The report as JSON text.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+    }
+}

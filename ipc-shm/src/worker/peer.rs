@@ -1,0 +1,130 @@
+//! A session as the worker sees it: slot, channels, leases.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::arena;
+use crate::block::Block;
+use crate::layout::{Geometry, SlotState, session, slot_word};
+use crate::lease;
+use crate::mapping::Mapping;
+use crate::ring::Producer;
+
+/// One client process's session. Lives until nobody needs it: the poller, and every request of it that still runs.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its slot.
+    pub slot: u32,
+    /// The slot's generation.
+    pub generation: u64,
+    /// The client's process.
+    pub pid: u32,
+    /// Requests taken and not yet answered. At zero, nothing reads the session's blocks.
+    pub in_flight: AtomicU32,
+    /// Nothing is sent to it any more: it has left, died or been cut.
+    pub gone: AtomicBool,
+    /// The rule it broke, once it has.
+    pub cut: Mutex<Option<String>>,
+    leases: Mutex<Leases>,
+}
+
+#[derive(Debug, Default)]
+struct Leases {
+    held: Vec<Option<Block>>,
+    free: Vec<u32>,
+}
+
+impl Peer {
+    /// A new session.
+    pub fn new(geometry: &Geometry, slot: u32, generation: u64, pid: u32) -> Self {
+        let leases = Leases {
+            held: (0..geometry.leases_per_session).map(|_| None).collect(),
+            free: (0..geometry.leases_per_session).rev().collect(),
+        };
+        Self {
+            slot,
+            generation,
+            pid,
+            in_flight: AtomicU32::new(0),
+            gone: AtomicBool::new(false),
+            cut: Mutex::new(None),
+            leases: Mutex::new(leases),
+        }
+    }
+
+    /// The owner number of its extents.
+    pub fn owner(&self) -> u16 {
+        arena::owner_of_session(self.slot)
+    }
+
+    /// Lends it a result; `None` when all its lease numbers are taken (the block is then dropped by the caller).
+    pub fn lend(&self, block: Block) -> Result<u32, Block> {
+        let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match leases.free.pop() {
+            Some(lease) => {
+                leases.held[lease as usize] = Some(block);
+                Ok(lease)
+            }
+            None => Err(block),
+        }
+    }
+
+    /// Frees what it has let go of. A bit of a lease that it does not hold changes nothing.
+    pub fn collect_released(&self, map: &Mapping, geometry: &Geometry) {
+        let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        lease::take_released(map, geometry, self.slot, |lease| {
+            if leases.held[lease as usize].take().is_some() {
+                leases.free.push(lease);
+            }
+        });
+    }
+
+    /// Frees all of its leases: its process is dead.
+    pub fn drop_leases(&self) {
+        let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for lease in 0..leases.held.len() {
+            if leases.held[lease].take().is_some() {
+                leases.free.push(lease as u32);
+            }
+        }
+    }
+
+    /// Leases that it holds.
+    pub fn lease_count(&self) -> usize {
+        let leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        leases.held.len() - leases.free.len()
+    }
+
+    /// Writes the slot's word and figures for `molt-shm-stat`.
+    pub fn show(&self, map: &Mapping, geometry: &Geometry, state: SlotState, channels: u32) {
+        let at = geometry.session(self.slot);
+        map.u32(at + session::PID).store(self.pid, Ordering::Relaxed);
+        map.u32(at + session::CHANNELS).store(channels, Ordering::Relaxed);
+        map.u32(at + session::IN_FLIGHT).store(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
+        map.u32(at + session::LEASES).store(self.lease_count() as u32, Ordering::Relaxed);
+        map.u64(at + session::WORD).store(slot_word(self.generation, state), Ordering::Release);
+    }
+}
+
+/// The answering side of a channel: any thread that has finished a request writes here, one at a time.
+#[derive(Debug)]
+pub struct ReplyPath {
+    /// The channel.
+    pub index: u32,
+    /// Whose it is.
+    pub peer: Arc<Peer>,
+    /// The worker's end of the doorbell.
+    pub bell: OwnedFd,
+    /// The response ring.
+    pub ring: Mutex<ReplyRing>,
+}
+
+/// The response ring and what is promised of it.
+#[derive(Debug)]
+pub struct ReplyRing {
+    /// The ring.
+    pub producer: Producer,
+    /// Requests taken and not yet answered: each has a reserved frame in the ring.
+    pub taken: u32,
+}
