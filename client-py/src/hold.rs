@@ -1,0 +1,229 @@
+//! What the C ABI hands out as opaque pointers, in safe Rust.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatchIterator;
+use arrow_array::ffi_stream::FFI_ArrowArrayStream;
+use molt_ipc_shm::client::{
+    Body, Client, ClientBlock, Failure, Lease, LoopChannel, Payload, Reply, Request, Submitted,
+};
+use molt_ipc_shm::table::{self, Encoded, Table};
+use molt_ipc_shm::{Codec, Outcome};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+/// What keeps a reply's bytes alive.
+#[derive(Debug)]
+pub enum Hold {
+    /// A worker's answer.
+    Reply(Reply),
+    /// A failure that this process found by itself.
+    Failure(Failure),
+}
+
+impl Hold {
+    /// The bytes: the body, or text and details.
+    pub fn bytes(&self) -> (*const u8, usize) {
+        match self {
+            Hold::Reply(reply) => reply.bytes(),
+            Hold::Failure(failure) => (failure.message.as_ptr(), failure.message.len()),
+        }
+    }
+
+    /// Bytes of the text at the start, when it is a failure.
+    pub fn text_len(&self) -> usize {
+        match self {
+            Hold::Reply(reply) => reply.head.text_len as usize,
+            Hold::Failure(failure) => failure.message.len(),
+        }
+    }
+}
+
+/// The arguments of a request as they came through the C ABI, checked.
+#[derive(Debug)]
+pub struct Arguments<'a> {
+    /// The entry's name.
+    pub entry: &'a [u8],
+    /// A MsgPack map, or empty.
+    pub params: &'a [u8],
+    /// The payload, when it is bytes.
+    pub payload: &'a [u8],
+    /// The payload, when it lies in the arena.
+    pub blocks: Vec<Arc<ClientBlock>>,
+    /// The blocks' names, or none for one unnamed body.
+    pub names: Option<&'a str>,
+    /// Codecs of payload and answer.
+    pub codec: u8,
+    /// See `codec`.
+    pub accept: u8,
+    /// Bit 0: idempotent. Bit 1: never send it twice.
+    pub flags: u32,
+    /// > 0: this call's own. 0: the entry's, else five seconds. < 0: the entry's, else that much.
+    pub timeout_ns: i64,
+}
+
+impl Arguments<'_> {
+    /// Calls `run` with the request that these arguments make.
+    pub fn with_request<T>(&self, run: impl FnOnce(&Request<'_>) -> T) -> T {
+        let tables: Vec<(&str, Arc<ClientBlock>)> =
+            self.names.map(|names| names.split('\0').zip(self.blocks.iter().cloned()).collect()).unwrap_or_default();
+        let payload = match (self.names, self.blocks.first()) {
+            (Some(_), _) => Payload::Tables(&tables),
+            (None, Some(block)) => Payload::Block(block),
+            (None, None) => Payload::Bytes(self.payload),
+        };
+        let own = (self.timeout_ns > 0).then(|| Duration::from_nanos(self.timeout_ns as u64));
+        let fallback = match self.timeout_ns {
+            ..0 => Duration::from_nanos(self.timeout_ns.unsigned_abs()),
+            _ => molt_ipc_shm::client::DEFAULT_TIMEOUT,
+        };
+        run(&Request {
+            entry: self.entry,
+            params: self.params,
+            payload,
+            codec: self.codec,
+            accept: self.accept,
+            idempotent: self.flags & 1 != 0,
+            resend: self.flags & 2 == 0,
+            timeout: own,
+            fallback_timeout: fallback,
+        })
+    }
+}
+
+/// An event loop's channel that outlives restarts of the worker: its descriptor stays the same.
+#[derive(Debug)]
+pub struct LoopHold {
+    client: Arc<Client>,
+    /// Holds the doorbell of the present channel: readable when that is.
+    epoll: Epoll,
+    channel: LoopChannel,
+    /// Outcomes of a former channel that `poll` has not handed out yet.
+    backlog: Vec<(u64, Result<Reply, Failure>)>,
+}
+
+impl LoopHold {
+    /// A channel of its own.
+    pub fn open(client: Arc<Client>) -> Result<Self, Failure> {
+        let channel = LoopChannel::open(&client.session()?)?;
+        let no_poll = |errno: nix::errno::Errno| Failure::new(Outcome::Busy, format!("no epoll descriptor: {errno}"));
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(no_poll)?;
+        epoll.add(channel.bell(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(no_poll)?;
+        Ok(Self { client, epoll, channel, backlog: Vec::new() })
+    }
+
+    /// Readable when there is something to poll.
+    pub fn fd(&self) -> i32 {
+        use std::os::fd::AsRawFd;
+        self.epoll.0.as_raw_fd()
+    }
+
+    /// Sends a request; to the worker's successor if the worker is gone.
+    pub fn submit(&mut self, request: &Request<'_>) -> Submitted {
+        if self.channel.session().is_dead()
+            && let Err(failure) = self.move_over()
+        {
+            return Submitted::Refused(failure);
+        }
+        match self.channel.submit(request) {
+            Submitted::Gone(failure) => match self.move_over() {
+                Ok(()) => self.channel.submit(request),
+                Err(_) => Submitted::Refused(failure),
+            },
+            other => other,
+        }
+    }
+
+    fn move_over(&mut self) -> Result<(), Failure> {
+        let channel = LoopChannel::open(&self.client.session()?)?;
+        // What was in flight is lost, or answered already: its outcomes come out of the next poll.
+        self.backlog.extend(self.channel.poll(usize::MAX));
+        let _ = self.epoll.delete(self.channel.bell());
+        self.channel = channel;
+        self.epoll
+            .add(self.channel.bell(), EpollEvent::new(EpollFlags::EPOLLIN, 0))
+            .map_err(|errno| Failure::new(Outcome::Busy, format!("no epoll descriptor: {errno}")))
+    }
+
+    /// What is ready, at most `most`.
+    pub fn poll(&mut self, most: usize) -> Vec<(u64, Result<Reply, Failure>)> {
+        let late = self.backlog.len().saturating_sub(most);
+        let mut ready = self.backlog.split_off(late);
+        if ready.len() < most {
+            ready.extend(self.channel.poll(most - ready.len()));
+        }
+        if ready.iter().any(|(_, reply)| reply.as_ref().is_ok_and(|reply| reply.outcome == Outcome::Unavailable)) {
+            self.client.forget(); // the worker is stopping: the next request looks its name up again
+        }
+        ready
+    }
+
+    /// Takes a request back.
+    pub fn cancel(&mut self, id: u64) {
+        self.backlog.retain(|(open, _)| *open != id);
+        self.channel.cancel(id);
+    }
+
+    /// Takes back what is in flight and gives the channel back.
+    pub fn close(self) {
+        self.channel.close();
+    }
+}
+
+/// A table that Python looks at.
+#[derive(Debug)]
+pub struct TableHold {
+    /// The decoded table; its buffers hold the lease.
+    pub table: Table,
+    /// Bytes of its IPC stream.
+    pub nbytes: usize,
+    /// The read-only mapping it lies in.
+    pub mapped: std::ops::Range<usize>,
+}
+
+impl TableHold {
+    /// Reads a reply's body where it lies.
+    pub fn open(reply: Reply) -> Result<Self, Failure> {
+        let codec = Codec::from_code(reply.head.codec);
+        let Body::Leased(lease) = reply.body else {
+            return Err(Failure::new(Outcome::Internal, "the answer does not lie in the arena"));
+        };
+        if codec != Some(Codec::Arrow) {
+            let name = codec.map_or("unknown", Codec::name);
+            return Err(Failure::new(Outcome::Internal, format!("the answer is {name}, not arrow")));
+        }
+        let (map, offset, nbytes) = (lease.mapping().clone(), lease.offset(), lease.len());
+        let owner: Arc<dyn arrow_buffer::alloc::Allocation> = Arc::<Lease>::new(lease);
+        let table = table::read(&map, offset, nbytes, &owner)
+            .map_err(|fault| Failure::new(Outcome::Internal, fault.to_string()))?;
+        Ok(Self { table, nbytes, mapped: map.readable_range() })
+    }
+
+    /// A stream over its batches; each keeps the lease.
+    pub fn stream(&self) -> FFI_ArrowArrayStream {
+        let batches = self.table.batches.clone().into_iter().map(Ok);
+        FFI_ArrowArrayStream::new(Box::new(RecordBatchIterator::new(batches, self.table.schema.clone())))
+    }
+
+    /// Where its first data buffer lies; 0 for a table without one.
+    pub fn first_address(&self) -> usize {
+        let columns = self.table.batches.iter().flat_map(|batch| batch.columns());
+        let mut buffers = columns.flat_map(|column| column.to_data().buffers().to_vec());
+        buffers.next().map_or(0, |buffer| buffer.as_ptr() as usize)
+    }
+}
+
+/// Places a stream of batches in the arena: one copy.
+pub fn place(client: &Client, stream: FFI_ArrowArrayStream) -> Result<Arc<ClientBlock>, Failure> {
+    use arrow_array::RecordBatchReader;
+    use arrow_array::ffi_stream::ArrowArrayStreamReader;
+    let invalid = |error: arrow_schema::ArrowError| {
+        Failure::new(Outcome::InvalidInput, format!("the Arrow stream cannot be read: {error}"))
+    };
+    let reader = ArrowArrayStreamReader::try_new(stream).map_err(invalid)?;
+    let schema = reader.schema();
+    let encoded = Encoded::new(&schema, reader).map_err(invalid)?;
+    let block = client.session()?.block(encoded.len())?;
+    encoded.write_to(block.block());
+    Ok(block)
+}
