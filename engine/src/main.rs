@@ -1,0 +1,46 @@
+//! `molt_worker`: the process that runs entries for the Django processes of a machine.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `arguments`, `manifest` | the command line; which entries and tables there are |
+//! | `worker`, `supervise` | from start to stop; starting again |
+//! | `dispatch` | the way of a request: taken, run or queued, answered |
+//! | `body` | a request's bytes, as decoders and entries get them |
+//! | `entries/` | the entries: built-in, native, SQL |
+//! | `sql/` | DataFusion: tables, statements, kept plans |
+//! | `failure`, `cancel`, `alloc` | how a request fails; how it is taken back; what it allocates |
+#![warn(missing_docs)]
+
+mod alloc;
+mod arguments;
+mod body;
+mod cancel;
+mod dispatch;
+mod entries;
+mod failure;
+mod manifest;
+mod sql;
+mod supervise;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+fn main() -> ExitCode {
+    let arguments = arguments::Arguments::parse();
+    let filter = EnvFilter::try_from_env("MOLT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // A panic is one request's error: a line in the log, not a stack trace.
+    std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
+    let ended =
+        if arguments.supervise { supervise::run() } else { worker::run(&arguments).map(|()| ExitCode::SUCCESS) };
+    ended.unwrap_or_else(|message| {
+        eprintln!("molt_worker: {message}");
+        ExitCode::FAILURE
+    })
+}

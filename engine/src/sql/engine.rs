@@ -1,0 +1,264 @@
+//! The SQL engine of a worker: DataFusion's threads, its memory, the tables that the worker holds, and the statements.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use datafusion::common::DataFusionError;
+use datafusion::execution::TaskContext;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionState;
+use serde_json::{Map, Value};
+use tokio::runtime::Runtime;
+
+use crate::failure::Failure;
+
+use super::catalog::{Catalog, LoadedTable};
+use super::check::{Checked, Source, check};
+use super::entry::{SqlEntry, SqlSpec};
+use super::errors::{failure, stop_failure};
+use super::kept::size_class;
+use super::params::inferred_values;
+use super::plan::{PlanCopy, logical, run_values, session, with_values};
+use super::run::{AnswerLimits, RunError, collect};
+use super::scan::{TableData, TableFacts, Tables};
+use super::stop::RunContext;
+
+/// From this size class on (65,536 rows) a table is scanned by all threads: below, handing rows over costs more than it saves.
+const WIDE_CLASS: u32 = 2;
+
+/// Bounds of the engine.
+#[derive(Debug, Clone)]
+pub struct SqlLimits {
+    /// Threads for large queries. Small ones run on the thread that asks.
+    pub threads: usize,
+    /// Memory of all running queries together, bytes. A tenth stays aside for what operators do not report.
+    pub memory_bytes: usize,
+    /// Largest answer of one statement.
+    pub answer: AnswerLimits,
+    /// Where sorts and aggregates may spill; `None`: they fail when memory is used up.
+    pub spill_dir: Option<PathBuf>,
+}
+
+impl Default for SqlLimits {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            memory_bytes: 1 << 30,
+            answer: AnswerLimits { rows: 10_000_000, bytes: 256 << 20 },
+            spill_dir: None,
+        }
+    }
+}
+
+/// A table that a request brings. Nothing copies its buffers, which may lie in shared memory.
+#[derive(Debug, Clone)]
+pub struct InputTable {
+    /// Empty: the only input of the entry.
+    pub name: String,
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+}
+
+/// An answer: batches of `schema`, none of them empty.
+#[derive(Debug, Clone)]
+pub struct SqlAnswer {
+    pub schema: SchemaRef,
+    pub batches: Vec<RecordBatch>,
+    /// Whether the planner ran for this request.
+    pub planned: bool,
+}
+
+impl SqlAnswer {
+    /// Rows of all batches.
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// Everything that SQL needs in a worker. One per worker; clones share it.
+#[derive(Debug, Clone)]
+pub struct SqlEngine {
+    shared: Arc<Shared>,
+}
+
+/// What engine and entries share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) runtime: Runtime,
+    limits: SqlLimits,
+    pub(super) catalog: Catalog,
+    /// Sessions for plans that are kept, and for plans that serve once: those take fewer passes of the optimiser.
+    pub(super) kept: Sessions,
+    once: Sessions,
+    pub(super) planner_runs: AtomicU64,
+}
+
+/// One session on one partition, one on all threads.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    narrow: Prepared,
+    wide: Prepared,
+}
+
+/// A session with its task context: making one copies the function registry.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) state: SessionState,
+    pub(super) task: Arc<TaskContext>,
+}
+
+impl SqlEngine {
+    /// Starts the engine's threads.
+    pub fn new(limits: SqlLimits) -> Result<Self, String> {
+        let threads = limits.threads.max(1);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("molt-sql")
+            .enable_time()
+            .build()
+            .map_err(|error| format!("cannot start {threads} threads for SQL: {error}"))?;
+        let pool_bytes = limits.memory_bytes / 10 * 9;
+        let (pool, spill): (Arc<dyn MemoryPool>, _) = match &limits.spill_dir {
+            Some(folder) => {
+                (Arc::new(FairSpillPool::new(pool_bytes)), DiskManagerMode::Directories(vec![folder.clone()]))
+            }
+            None => (Arc::new(GreedyMemoryPool::new(pool_bytes)), DiskManagerMode::Disabled),
+        };
+        let environment = RuntimeEnvBuilder::new()
+            .with_memory_pool(pool)
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
+            .build_arc()
+            .map_err(|error| format!("cannot set up SQL: {}", error.strip_backtrace()))?;
+        let sessions = |passes| {
+            let prepared = |partitions| {
+                let state = session(&environment, partitions, passes);
+                let task = state.task_ctx();
+                Prepared { state, task }
+            };
+            Sessions { narrow: prepared(1), wide: prepared(threads) }
+        };
+        let (kept, once) = (sessions(3), sessions(1));
+        let shared =
+            Shared { runtime, limits, catalog: Catalog::default(), kept, once, planner_runs: AtomicU64::new(0) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Loads a file (CSV, Parquet, JSON lines, Arrow) as a table that every statement may name.
+    pub fn load_table(&self, name: &str, path: &Path) -> Result<LoadedTable, String> {
+        self.shared.catalog.load(name, path)
+    }
+
+    /// Adds or replaces a table that every statement may name.
+    pub fn put_table(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<LoadedTable, String> {
+        let data = TableData::new(schema, batches).map_err(|reason| format!("table \"{name}\": {reason}"))?;
+        Ok(self.shared.catalog.put(name, data))
+    }
+
+    /// How often the planner ran since the start.
+    pub fn planner_runs(&self) -> u64 {
+        self.shared.planner_runs.load(Ordering::Relaxed)
+    }
+
+    /// Checks a SQL entry at start. Tables named in the manifest are loaded before this.
+    pub fn prepare(&self, spec: SqlSpec) -> Result<SqlEntry, String> {
+        SqlEntry::new(Arc::clone(&self.shared), spec)
+    }
+
+    /// Runs a statement that came with its request: read-only by construction and bounded in every direction.
+    pub fn query(
+        &self,
+        sql: &str,
+        tables: Vec<InputTable>,
+        params: &Map<String, Value>,
+        context: &RunContext,
+    ) -> Result<SqlAnswer, Failure> {
+        const WHO: &str = "query";
+        let shared = &self.shared;
+        let invalid = |reason| Failure::invalid(format!("{WHO}: {reason}"));
+        let checked = check(sql, Source::Client).map_err(invalid)?;
+        let values = inferred_values(checked.params.iter().cloned(), params).map_err(invalid)?;
+        let mut given = Tables::new();
+        for table in tables {
+            let data = TableData::new(table.schema, table.batches)
+                .map_err(|reason| invalid(format!("table \"{}\": {reason}", table.name)))?;
+            if given.insert(table.name.clone(), Arc::new(data)).is_some() {
+                return Err(invalid(format!("table \"{}\" is given twice", table.name)));
+            }
+        }
+        shared.add_own(&checked, &mut given);
+        if let Some(stopped) = context.stopped() {
+            return Err(stop_failure(WHO, stopped));
+        }
+
+        let prepared = shared.once.of(&given);
+        let schemas = schemas_of(&given);
+        let planned = |error: DataFusionError| failure(WHO, &error, &schemas);
+        shared.planner_runs.fetch_add(1, Ordering::Relaxed);
+        let plan = logical(&prepared.state, &checked, &schemas, &BTreeMap::new()).map_err(planned)?;
+        let plan = with_values(plan, &run_values(&values)).map_err(planned)?;
+        let plan = prepared.state.optimize(&plan).map_err(planned)?;
+        let facts = shared.facts(&given, true);
+        let copy = shared.runtime.block_on(PlanCopy::new(&prepared.state, plan, &facts)).map_err(planned)?;
+        copy.arm(&given, &values, context).map_err(planned)?;
+        let answer = shared.run(WHO, &copy, &prepared.task, context, &schemas, true);
+        copy.halt();
+        answer
+    }
+}
+
+impl Shared {
+    /// Adds the worker's own tables that the statement names and the request does not bring.
+    pub(super) fn add_own(&self, checked: &Checked, tables: &mut Tables) {
+        for name in &checked.tables {
+            if let (false, Some(data)) = (tables.contains_key(name), self.catalog.get(name)) {
+                tables.insert(name.clone(), data);
+            }
+        }
+    }
+
+    pub(super) fn facts(&self, tables: &Tables, exact: bool) -> BTreeMap<String, TableFacts> {
+        tables
+            .iter()
+            .map(|(name, data)| {
+                let partitions = if size_class(data.rows) >= WIDE_CLASS { self.limits.threads.max(1) } else { 1 };
+                (name.clone(), TableFacts::of(data, partitions, exact))
+            })
+            .collect()
+    }
+
+    pub(super) fn run(
+        &self,
+        who: &str,
+        copy: &PlanCopy,
+        task: &Arc<TaskContext>,
+        context: &RunContext,
+        schemas: &BTreeMap<String, SchemaRef>,
+        planned: bool,
+    ) -> Result<SqlAnswer, Failure> {
+        let schema = copy.plan.schema();
+        match collect(self.runtime.handle(), Arc::clone(&copy.plan), Arc::clone(task), context, self.limits.answer) {
+            Ok(batches) => Ok(SqlAnswer { schema, batches, planned }),
+            Err(RunError::Stopped(stopped)) => Err(stop_failure(who, stopped)),
+            Err(RunError::DataFusion(error)) => Err(failure(who, &error, schemas)),
+            Err(RunError::TooMuch(what, limit)) => Err(Failure::internal(format!(
+                "{who}: the answer has more than {limit} {what}, which is the limit; hint: add LIMIT, or select less"
+            ))),
+        }
+    }
+}
+
+impl Sessions {
+    pub(super) fn of(&self, tables: &Tables) -> &Prepared {
+        if tables.values().any(|data| size_class(data.rows) >= WIDE_CLASS) { &self.wide } else { &self.narrow }
+    }
+}
+
+pub(super) fn schemas_of(tables: &Tables) -> BTreeMap<String, SchemaRef> {
+    tables.iter().map(|(name, data)| (name.clone(), Arc::clone(&data.schema))).collect()
+}

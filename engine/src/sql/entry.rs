@@ -1,0 +1,194 @@
+//! A SQL entry: a statement of the manifest, checked once, planned once per form of its tables, run per request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::DataFusionError;
+use serde_json::{Map, Value};
+
+use crate::failure::Failure;
+
+use super::check::{Checked, Source, check};
+use super::engine::{InputTable, Shared, SqlAnswer, schemas_of};
+use super::errors::{failure, message};
+use super::kept::{Form, KeptPlans};
+use super::params::{ParamType, declared_values, listed};
+use super::plan::logical;
+use super::scan::{TableData, Tables};
+use super::stop::RunContext;
+
+/// A SQL entry as the manifest describes it.
+#[derive(Debug, Clone, Default)]
+pub struct SqlSpec {
+    pub name: String,
+    pub sql: String,
+    /// Names of the tables that a request brings.
+    pub input: Vec<String>,
+    pub params: BTreeMap<String, ParamType>,
+    /// Columns of an input, where the manifest declares them: JSON and MsgPack rows then have these types, and the
+    /// statement is planned at start.
+    pub schemas: BTreeMap<String, Vec<(String, ParamType)>>,
+    /// Longest run; a request may ask for less.
+    pub timeout: Option<Duration>,
+}
+
+/// A SQL entry: checked once, planned once per form of its tables.
+#[derive(Debug)]
+pub struct SqlEntry {
+    shared: Arc<Shared>,
+    who: String,
+    checked: Checked,
+    schemas: BTreeMap<String, SchemaRef>,
+    spec: SqlSpec,
+    plans: KeptPlans,
+}
+
+impl SqlEntry {
+    /// Checks the statement against what the manifest declares, and plans it where all columns are known.
+    pub(super) fn new(shared: Arc<Shared>, spec: SqlSpec) -> Result<Self, String> {
+        let checked = check(&spec.sql, Source::Manifest)?;
+        if let Some(name) = checked.params.iter().find(|name| !spec.params.contains_key(*name)) {
+            return Err(format!(
+                "parameter ${name} is not declared in params; declared are {}",
+                listed(spec.params.keys())
+            ));
+        }
+        if let Some(name) = spec.params.keys().find(|name| !checked.params.contains(*name)) {
+            return Err(format!("parameter \"{name}\" is declared but not used; hint: write it as ${name}"));
+        }
+        if let Some(name) =
+            checked.tables.iter().find(|name| !spec.input.contains(name) && shared.catalog.get(name).is_none())
+        {
+            let known: Vec<String> = spec.input.iter().cloned().chain(shared.catalog.names()).collect();
+            return Err(format!("no table \"{name}\"; the tables are {}", listed(known.iter())));
+        }
+        if let Some(name) = spec.schemas.keys().find(|name| !spec.input.contains(name)) {
+            return Err(format!(
+                "a schema is given for \"{name}\", which is no input; the inputs are {}",
+                listed(spec.input.iter())
+            ));
+        }
+        let schemas = spec.schemas.iter().map(|(name, columns)| (name.clone(), declared_schema(columns))).collect();
+        let entry = SqlEntry {
+            shared,
+            who: format!("entry \"{}\"", spec.name),
+            checked,
+            schemas,
+            spec,
+            plans: KeptPlans::default(),
+        };
+        entry.plan_at_start()?;
+        Ok(entry)
+    }
+
+    /// The entry as the manifest describes it.
+    pub fn spec(&self) -> &SqlSpec {
+        &self.spec
+    }
+
+    /// Columns that the manifest declares for an input.
+    pub fn schema(&self, input: &str) -> Option<&SchemaRef> {
+        self.schemas.get(input)
+    }
+
+    /// Runs the entry on the calling thread. `params` may hold more than the statement uses.
+    pub fn run(
+        &self,
+        inputs: Vec<InputTable>,
+        params: &Map<String, Value>,
+        context: &RunContext,
+    ) -> Result<SqlAnswer, Failure> {
+        let shared = &self.shared;
+        let invalid = |reason| Failure::invalid(format!("{}: {reason}", self.who));
+        let values = declared_values(&self.spec.params, params).map_err(invalid)?;
+        let mut tables = self.inputs(inputs).map_err(invalid)?;
+        shared.add_own(&self.checked, &mut tables);
+        let schemas = schemas_of(&tables);
+        let wrong = |error: DataFusionError| failure(&self.who, &error, &schemas);
+
+        let prepared = shared.kept.of(&tables);
+        let (form, is_new) = match self.plans.find(&tables) {
+            Some(form) => (form, false),
+            None => (self.plan_form(&tables).map_err(wrong)?, true),
+        };
+        let (copy, planned) = match form.take(&values) {
+            Some(copy) => (copy, is_new),
+            None => {
+                shared.planner_runs.fetch_add(1, Ordering::Relaxed);
+                let copy = shared.runtime.block_on(form.plan(&prepared.state, &values)).map_err(wrong)?;
+                (copy, true)
+            }
+        };
+        copy.arm(&tables, &values, context).map_err(wrong)?;
+        let answer = shared.run(&self.who, &copy, &prepared.task, context, &schemas, planned);
+        // Only a plan whose run came to its end is used again: after a failure, tasks of the run may be at work in it still.
+        match answer {
+            Ok(_) => form.give_back(copy, values),
+            Err(_) => copy.halt(),
+        }
+        answer
+    }
+
+    /// The declared inputs out of what the request brings.
+    fn inputs(&self, inputs: Vec<InputTable>) -> Result<Tables, String> {
+        let mut tables = Tables::new();
+        for mut table in inputs {
+            if let ("", [only]) = (table.name.as_str(), self.spec.input.as_slice()) {
+                table.name.clone_from(only);
+            }
+            if !self.spec.input.contains(&table.name) {
+                return Err(format!(
+                    "\"{}\" is no input; the inputs are {}",
+                    table.name,
+                    listed(self.spec.input.iter())
+                ));
+            }
+            let data = TableData::new(table.schema, table.batches)
+                .map_err(|reason| format!("input \"{}\": {reason}", table.name))?;
+            if tables.insert(table.name.clone(), Arc::new(data)).is_some() {
+                return Err(format!("input \"{}\" is given twice", table.name));
+            }
+        }
+        match self.spec.input.iter().find(|name| !tables.contains_key(*name)) {
+            Some(name) => Err(format!("input \"{name}\" is missing; the request has {}", listed(tables.keys()))),
+            None => Ok(tables),
+        }
+    }
+
+    /// Plans the statement for tables like these and keeps the plan.
+    fn plan_form(&self, tables: &Tables) -> Result<Arc<Form>, DataFusionError> {
+        let shared = &self.shared;
+        shared.planner_runs.fetch_add(1, Ordering::Relaxed);
+        let types: BTreeMap<String, DataType> =
+            self.spec.params.iter().map(|(name, kind)| (name.clone(), kind.data_type())).collect();
+        let state = &shared.kept.of(tables).state;
+        let plan = logical(state, &self.checked, &schemas_of(tables), &types)?;
+        let facts = shared.facts(tables, false);
+        let form = Arc::new(shared.runtime.block_on(Form::new(state, plan, tables, facts))?);
+        self.plans.keep(Arc::clone(&form));
+        Ok(form)
+    }
+
+    /// Finds what is wrong with the statement before a request does, where its columns are known.
+    fn plan_at_start(&self) -> Result<(), String> {
+        let mut tables = Tables::new();
+        for name in &self.spec.input {
+            let Some(schema) = self.schemas.get(name) else { return Ok(()) };
+            let data = TableData::new(Arc::clone(schema), Vec::new())?;
+            tables.insert(name.clone(), Arc::new(data));
+        }
+        self.shared.add_own(&self.checked, &mut tables);
+        match self.plan_form(&tables) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(message(&error, &schemas_of(&tables))),
+        }
+    }
+}
+
+fn declared_schema(columns: &[(String, ParamType)]) -> SchemaRef {
+    let fields: Vec<Field> = columns.iter().map(|(name, kind)| Field::new(name, kind.data_type(), true)).collect();
+    Arc::new(Schema::new(fields))
+}

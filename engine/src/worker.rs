@@ -1,0 +1,128 @@
+//! A worker from start to stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use molt_ipc_shm::layout::Geometry;
+use molt_ipc_shm::segment::{Blueprint, OwnedSegment, auto_arena};
+use molt_ipc_shm::stats;
+use molt_ipc_shm::worker::{Poller, default_socket};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+use tracing::{info, warn};
+
+use crate::arguments::{Arena, Arguments};
+use crate::dispatch::Dispatcher;
+use crate::entries::{self, Registry};
+use crate::manifest::Manifest;
+use crate::sql::{SqlEngine, SqlLimits};
+
+/// How long running requests may take to finish after the worker was told to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a worker until it is told to stop. An error's text is for the person who started it.
+pub fn run(arguments: &Arguments) -> Result<(), String> {
+    let began = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let signals = block_signals()?;
+    let threads = arguments.threads.map_or_else(cores, usize::from);
+
+    let manifest = Manifest::find(arguments.exports.as_deref())?;
+    let sql = SqlEngine::new(SqlLimits { threads, ..SqlLimits::default() })?;
+    for (name, path) in &manifest.tables {
+        let loaded = sql.load_table(name, path).map_err(|what| match &manifest.file {
+            Some(file) => format!("manifest {}: {what}", file.display()),
+            None => what,
+        })?;
+        info!(table = name, rows = loaded.rows, bytes = loaded.bytes, "table loaded");
+    }
+    let registry = Registry::build(&manifest, &sql, !arguments.no_adhoc_sql)?;
+
+    let (plan, arena_note) = blueprint(arguments, registry.names.len())?;
+    let owned = OwnedSegment::create(&arguments.shm, &plan).map_err(|error| error.to_string())?;
+    let segment = owned.segment.clone();
+    for entry in registry.iter() {
+        let limit = entry.limit.map_or(0, |limit| limit.as_nanos() as u64);
+        stats::name_entry(&segment.map, &segment.geometry, entry.slot, &entry.name, limit);
+    }
+    let names = registry.names.join(" ");
+    let mut poller = Poller::new(owned).map_err(|error| error.to_string())?;
+    let dispatcher = Dispatcher::new(registry, poller.host().clone(), threads, arguments.queue as usize)
+        .map_err(|error| format!("cannot start {threads} threads: {error}"))?;
+    watch_signals(signals, stop.clone(), poller.waker())?;
+    let _ = entries::started();
+    let previous = poller.open(arguments.replace).map_err(|error| error.to_string())?;
+    info!(
+        shm = arguments.shm,
+        socket = %plan.socket.display(),
+        arena = arena_note,
+        threads,
+        queue = arguments.queue,
+        entries = names,
+        ready_ms = began.elapsed().as_millis() as u64,
+        "molt_worker serves"
+    );
+    if let Some(pid) = previous {
+        info!(pid, "taking over: the former worker is told to finish and leave");
+        if let Err(errno) = kill(Pid::from_raw(pid as i32), Signal::SIGTERM) {
+            warn!(pid, %errno, "the former worker could not be told");
+        }
+    }
+    poller.run(&dispatcher, &stop, PATIENCE).map_err(|error| format!("the poller failed: {error}"))?;
+    info!("molt_worker stops");
+    drop(dispatcher);
+    drop(poller);
+    Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// The sizes of the segment, and what to say about the arena.
+fn blueprint(arguments: &Arguments, entries: usize) -> Result<(Blueprint, String), String> {
+    let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64);
+    let (bytes, note) = match arguments.arena {
+        Arena::Bytes(bytes) => (bytes, mib(bytes)),
+        Arena::Auto => {
+            let (bytes, free) = auto_arena().map_err(|error| format!("cannot look at /dev/shm: {error}"))?;
+            if bytes < 1 << 20 {
+                return Err(format!("/dev/shm has only {} free; hint: enlarge it (docker run --shm-size)", mib(free)));
+            }
+            (bytes, format!("{} (auto: {} are free)", mib(bytes), mib(free)))
+        }
+    };
+    let mut geometry = Geometry::for_arena(bytes);
+    geometry.entries = geometry.entries.max(entries as u32);
+    let bytes = geometry.arena_bytes() as u64;
+    let socket = arguments.socket.clone().unwrap_or_else(|| default_socket(&arguments.shm));
+    // The header carries the path to processes with other working folders.
+    let socket = std::path::absolute(&socket).unwrap_or_else(|_| PathBuf::from(&socket));
+    Ok((Blueprint { geometry, socket, max_body: bytes / 2, session_quota: bytes / 4 * 3 }, note))
+}
+
+/// Signals are taken by one thread that waits for them; every other thread, made later, inherits the block.
+fn block_signals() -> Result<SigSet, String> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().map_err(|errno| format!("cannot block signals: {errno}"))?;
+    Ok(signals)
+}
+
+fn watch_signals(signals: SigSet, stop: Arc<AtomicBool>, waker: Arc<nix::sys::eventfd::EventFd>) -> Result<(), String> {
+    let watch = move || {
+        while let Ok(signal) = signals.wait() {
+            if stop.swap(true, Ordering::AcqRel) {
+                warn!(%signal, "stopping at once");
+                std::process::exit(1);
+            }
+            info!(%signal, "stopping: what runs is finished, the rest is refused");
+            let _ = waker.write(1);
+        }
+    };
+    let spawned = std::thread::Builder::new().name("molt-signals".into()).spawn(watch);
+    spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+}
