@@ -43,12 +43,12 @@ pub struct MoltReply {
     pub flags: i32,
     /// The request's number.
     pub id: u64,
-    /// Ok: the body; else the message, UTF-8.
-    pub data: *const u8,
+    /// Ok: the body; else the message, UTF-8. (`char` is what cffi unpacks to bytes at once.)
+    pub data: *const c_char,
     /// Bytes of data.
     pub len: u64,
     /// Else: details, MsgPack, or NULL.
-    pub details: *const u8,
+    pub details: *const c_char,
     /// Bytes of details.
     pub details_len: u64,
     /// Keeps data alive; goes back once through molt_reply_free.
@@ -210,10 +210,10 @@ unsafe fn fill(reply: *mut MoltReply, id: u64, result: Result<(molt_ipc_shm::cli
     // The bytes do not move when the hold is boxed: they lie in the arena or on the heap.
     let (data, len) = hold.bytes();
     let text = if reply.outcome == Outcome::Ok as i32 { len } else { hold.text_len().min(len) };
-    reply.data = data;
+    reply.data = data.cast();
     reply.len = text as u64;
     if text < len {
-        reply.details = data.wrapping_add(text);
+        reply.details = data.wrapping_add(text).cast();
         reply.details_len = (len - text) as u64;
     }
     reply.hold = Box::into_raw(Box::new(hold)).cast();

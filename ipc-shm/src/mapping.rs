@@ -96,6 +96,14 @@ impl Mapping {
         }
     }
 
+    /// Copies bytes from one place of the mapping to another.
+    pub fn copy_within(&self, from: usize, to: usize, len: usize) {
+        self.check(from, len, 1);
+        self.check(to, len, 1);
+        // SAFETY: both in bounds (checked); `copy` allows them to overlap; raw pointers only.
+        unsafe { std::ptr::copy(self.bytes.as_ptr().add(from), self.bytes.as_mut_ptr().add(to), len) }
+    }
+
     /// Sets bytes of the mapping to zero.
     pub fn zero(&self, offset: usize, len: usize) {
         self.check(offset, len, 1);

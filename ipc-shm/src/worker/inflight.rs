@@ -1,16 +1,24 @@
 //! A request that the worker has taken: what was asked, and the duty to answer it exactly once.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arrow_buffer::alloc::Allocation;
 
 use crate::arena::BadHandle;
 use crate::block::Block;
 use crate::cell::{self, CellState};
 use crate::frame::{Codec, Handle, RequestHead, request_flag};
 use crate::outcome::Outcome;
+use crate::table::{self, Table, TableFault};
 
 use super::host::Host;
 use super::peer::ReplyPath;
+use super::readers::Readers;
+
+/// Tasks that were told to stop drop their batches within microseconds; a reader that outlives this is a defect.
+const READERS_LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A request between the ring and its answer. Dropping it unanswered answers Internal: a panic loses one request only.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ pub struct Inflight {
     /// A private copy of the frame.
     pub(super) frame: Vec<u8>,
     pub(super) answered: bool,
+    /// Who reads its tables; made with the first.
+    pub(super) readers: OnceLock<Arc<Readers>>,
     /// Requests that waited when this one was taken.
     pub queue_depth: u32,
 }
@@ -222,6 +232,13 @@ impl Inflight {
         self.host.segment.map.read_to_vec(handle.offset as usize, handle.len as usize, copy);
     }
 
+    /// Copies a checked handle's bytes into a block of the worker's, inside the arena.
+    pub fn copy_to_block(&self, handle: &Handle) -> Result<Block, crate::block::NoBlock> {
+        let block = self.result_block(handle.len as usize)?;
+        self.host.segment.map.copy_within(handle.offset as usize, block.offset(), handle.len as usize);
+        Ok(block)
+    }
+
     /// The host it came through.
     pub fn host(&self) -> &Arc<Host> {
         &self.host
@@ -234,8 +251,29 @@ impl Inflight {
 
     /// Whether the caller has taken it back, or is gone.
     pub fn is_cancelled(&self) -> bool {
-        cell::state(self.cell(), self.head.id) == Some(CellState::Cancelled)
-            || self.path.peer.gone.load(Ordering::Relaxed)
+        is_cancelled(&self.host, &self.path, &self.head)
+    }
+
+    /// Asks the same from elsewhere.
+    pub fn probe(&self) -> Probe {
+        Probe { host: self.host.clone(), path: self.path.clone(), head: self.head }
+    }
+
+    /// Reads a table where it lies.
+    pub fn read_table(&self, handle: &Handle) -> Result<Table, TableFault> {
+        self.read_at(handle, None)
+    }
+
+    /// Reads a table that lies in a block of the worker's own.
+    pub fn read_own_table(&self, block: Block) -> Result<Table, TableFault> {
+        self.read_at(&block.handle(), Some(block))
+    }
+
+    fn read_at(&self, handle: &Handle, block: Option<Block>) -> Result<Table, TableFault> {
+        let map = &self.host.segment.map;
+        let readers = self.readers.get_or_init(Arc::default);
+        let owner: Arc<dyn Allocation> = Arc::new(readers.reader(map.clone(), block));
+        table::read(map, handle.offset as usize, handle.len as usize, &owner)
     }
 
     fn cell(&self) -> &std::sync::atomic::AtomicU64 {
@@ -248,18 +286,43 @@ impl Inflight {
         self.host.result_block(&self.path.peer, len)
     }
 
-    /// The one answer.
+    /// The one answer. Whatever still reads the request's tables is waited for first.
     pub fn answer(mut self, answer: Answer) {
+        self.finish(answer);
+    }
+
+    fn finish(&mut self, answer: Answer) {
         self.answered = true;
-        self.host.answer(&self, answer);
+        let left = self.readers.get().is_none_or(|readers| readers.wait_for_none(READERS_LEAVE_WITHIN));
+        debug_assert!(left, "a reader outlived its request");
+        self.host.answer(self, answer);
+    }
+}
+
+fn is_cancelled(host: &Host, path: &ReplyPath, head: &RequestHead) -> bool {
+    let cell = host.segment.map.u64(host.segment.geometry.cell(path.index, head.cell));
+    cell::state(cell, head.id) == Some(CellState::Cancelled) || path.peer.gone.load(Ordering::Relaxed)
+}
+
+/// Asks whether a request was taken back, while another thread runs it.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    host: Arc<Host>,
+    path: Arc<ReplyPath>,
+    head: RequestHead,
+}
+
+impl Probe {
+    /// Whether the caller has taken it back, or is gone.
+    pub fn is_cancelled(&self) -> bool {
+        is_cancelled(&self.host, &self.path, &self.head)
     }
 }
 
 impl Drop for Inflight {
     fn drop(&mut self) {
         if !self.answered {
-            self.answered = true;
-            self.host.answer(self, Answer::failure(Outcome::Internal, "the worker dropped this request"));
+            self.finish(Answer::failure(Outcome::Internal, "the worker dropped this request"));
         }
     }
 }

@@ -7,7 +7,8 @@ mod host;
 mod inflight;
 mod peer;
 mod poller;
+mod readers;
 
 pub use host::Host;
-pub use inflight::{Answer, AnswerBody, Inflight, Metrics, Payload, TableInput};
+pub use inflight::{Answer, AnswerBody, Inflight, Metrics, Payload, Probe, TableInput};
 pub use poller::{Poller, Service, StartError, default_socket};

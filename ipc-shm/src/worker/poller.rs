@@ -678,6 +678,7 @@ fn take_one(host: &Arc<Host>, line: &mut Line, frame: &mut Vec<u8>) -> Result<Ta
         head,
         frame,
         answered: false,
+        readers: Default::default(),
         queue_depth,
     }))
 }

@@ -1,0 +1,99 @@
+# molt: build, test, demo, bench. Everything that these targets need they make themselves; nothing outside this folder and
+# the user's caches is touched.
+#
+#   make demo    builds, starts worker and Django, checks, loads, prints one table, stops everything
+#   make test    builds and runs every test
+#   make bench   the full measurement (QUICK=1 for a short one)
+#   make build   the programs into target/release/, the Python environment into .venv/
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where cargo builds; CARGO_TARGET_DIR may point to a warm cache. The programs are always found in target/release/.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+OUT := target/release
+PROGRAMS := molt_worker molt-shm-stat libdemo_entries.so
+CARGO := cargo
+STEP = printf '\n\033[1m== %s\033[0m\n'
+
+CLIENT_SOURCES := $(shell find client-py ipc-shm/src -type f \( -name '*.rs' -o -name '*.py' -o -name '*.toml' \) -not -path '*/_native/*' -not -path '*/tests/*') Cargo.lock
+REQUIREMENTS := django_app/requirements.txt django_app/requirements-test.txt bench/requirements.txt
+
+.PHONY: help
+help:
+	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
+
+# Each package is built by itself: built together, their features would be joined and DataFusion compiled once more.
+.PHONY: programs
+programs:
+	@$(STEP) 'Programs (the first time compiles DataFusion: about 20 minutes on 2 cores)'
+	$(CARGO) build --release --locked -p molt-ipc-shm
+	$(CARGO) build --release --locked -p demo-entries
+	$(CARGO) build --release --locked -p molt-engine
+	@mkdir -p $(OUT)
+	@for program in $(PROGRAMS); do \
+	  [ "$(TARGET)/release/$$program" -ef "$(OUT)/$$program" ] || { \
+	    cp -f "$(TARGET)/release/$$program" "$(OUT)/.$$program.new" && mv -f "$(OUT)/.$$program.new" "$(OUT)/$$program"; }; done
+
+$(VENV)/.requirements: $(REQUIREMENTS)
+	@$(STEP) 'Python environment in $(VENV)/'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
+	@touch $@
+
+$(VENV)/.client: $(VENV)/.requirements $(CLIENT_SOURCES)
+	@$(STEP) 'molt_accel into $(VENV)/'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check './client-py[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps ./client-py
+	@touch $@
+
+.PHONY: environment
+environment: $(VENV)/.client
+
+.PHONY: build
+build: environment programs
+
+.PHONY: demo
+demo: build
+	@$(STEP) 'Demo'
+	@$(BIN)/python -m bench demo
+
+.PHONY: bench
+bench: build
+	@$(STEP) 'Measurement'
+	@$(BIN)/python -m bench run $(if $(QUICK),--quick)
+
+.PHONY: test
+test: test-transport test-entries test-engine test-python
+
+.PHONY: test-transport
+test-transport:
+	@$(STEP) 'Tests of the transport and of the C ABI'
+	$(CARGO) test --release --locked -p molt-ipc-shm
+	$(CARGO) test --release --locked -p molt-client
+
+.PHONY: test-entries
+test-entries:
+	@$(STEP) 'Tests of native entries'
+	$(CARGO) test --release --locked -p molt-entry
+	$(CARGO) test --release --locked -p demo-entries
+
+.PHONY: test-engine
+test-engine:
+	@$(STEP) 'Tests of the worker'
+	$(CARGO) test --release --locked -p molt-engine
+
+.PHONY: test-python
+test-python: build
+	@$(STEP) 'Tests of molt_accel, of the Django project and of the measurement'
+	$(BIN)/python -m pytest -q client-py/tests
+	cd django_app && ../$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q bench/tests
+
+.PHONY: clean
+clean:
+	rm -rf target $(VENV) bench/results
