@@ -216,6 +216,11 @@ unsafe fn fill(reply: *mut MoltReply, id: u64, result: Result<(molt_ipc_shm::cli
         reply.details = data.wrapping_add(text).cast();
         reply.details_len = (len - text) as u64;
     }
+    let own = hold.own_details();
+    if !own.is_empty() {
+        reply.details = own.as_ptr().cast();
+        reply.details_len = own.len() as u64;
+    }
     reply.hold = Box::into_raw(Box::new(hold)).cast();
 }
 
@@ -224,7 +229,7 @@ unsafe fn finish(called: Result<Called, Failure>, reply: *mut MoltReply) -> i32 
         Ok(Called::Interrupted(pending)) => {
             // SAFETY: the C caller promises a writable reply.
             unsafe {
-                (*reply).pending = Box::into_raw(Box::new(pending)).cast();
+                (*reply).pending = Box::into_raw(pending).cast();
                 (*reply).hold = ptr::null_mut();
             }
             INTERRUPTED
@@ -341,7 +346,7 @@ pub unsafe extern "C" fn molt_wait(client: *mut MoltClient, reply: *mut MoltRepl
             if pending.is_null() {
                 return Err(Failure::new(Outcome::Internal, "molt_wait without a pending call"));
             }
-            (*client).0.resume(*Box::from_raw(pending.cast::<Pending>()))
+            (*client).0.resume(Box::from_raw(pending.cast::<Pending>()))
         });
         finish(called, reply)
     }
@@ -354,7 +359,7 @@ pub unsafe extern "C" fn molt_cancel(client: *mut MoltClient, reply: *mut MoltRe
     unsafe {
         let pending = std::mem::replace(&mut (*reply).pending, ptr::null_mut());
         if !pending.is_null() {
-            let pending = *Box::from_raw(pending.cast::<Pending>());
+            let pending = Box::from_raw(pending.cast::<Pending>());
             let _ = guarded(|| {
                 (*client).0.cancel(pending);
                 Ok(())

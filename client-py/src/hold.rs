@@ -1,5 +1,6 @@
 //! What the C ABI hands out as opaque pointers, in safe Rust.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,17 @@ impl Hold {
         match self {
             Hold::Reply(reply) => reply.bytes(),
             Hold::Failure(failure) => (failure.message.as_ptr(), failure.message.len()),
+        }
+    }
+
+    /// Details that this process knows by itself, MsgPack: whether a lost request may be run again.
+    pub fn own_details(&self) -> &'static [u8] {
+        match self {
+            Hold::Failure(failure) if failure.outcome == Outcome::WorkerLost && failure.idempotent => {
+                b"\x81\xaaidempotent\xc3"
+            }
+            Hold::Failure(failure) if failure.outcome == Outcome::WorkerLost => b"\x81\xaaidempotent\xc2",
+            _ => &[],
         }
     }
 
@@ -83,7 +95,7 @@ impl Arguments<'_> {
             payload,
             codec: self.codec,
             accept: self.accept,
-            idempotent: self.flags & 1 != 0,
+            idempotent: (self.flags & 1 != 0).then_some(true),
             resend: self.flags & 2 == 0,
             timeout: own,
             fallback_timeout: fallback,
@@ -95,26 +107,24 @@ impl Arguments<'_> {
 #[derive(Debug)]
 pub struct LoopHold {
     client: Arc<Client>,
-    /// Holds the doorbell of the present channel: readable when that is.
+    /// Holds the doorbells of all channels below: readable when one of them is.
     epoll: Epoll,
     channel: LoopChannel,
-    /// Outcomes of a former channel that `poll` has not handed out yet.
-    backlog: Vec<(u64, Result<Reply, Failure>)>,
+    /// Channels to former workers, until the last request on each has ended.
+    former: Vec<LoopChannel>,
 }
 
 impl LoopHold {
     /// A channel of its own.
     pub fn open(client: Arc<Client>) -> Result<Self, Failure> {
         let channel = LoopChannel::open(&client.session()?)?;
-        let no_poll = |errno: nix::errno::Errno| Failure::new(Outcome::Busy, format!("no epoll descriptor: {errno}"));
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(no_poll)?;
-        epoll.add(channel.bell(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(no_poll)?;
-        Ok(Self { client, epoll, channel, backlog: Vec::new() })
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(no_epoll)?;
+        watch(&epoll, &channel)?;
+        Ok(Self { client, epoll, channel, former: Vec::new() })
     }
 
     /// Readable when there is something to poll.
     pub fn fd(&self) -> i32 {
-        use std::os::fd::AsRawFd;
         self.epoll.0.as_raw_fd()
     }
 
@@ -136,38 +146,54 @@ impl LoopHold {
 
     fn move_over(&mut self) -> Result<(), Failure> {
         let channel = LoopChannel::open(&self.client.session()?)?;
-        // What was in flight is lost, or answered already: its outcomes come out of the next poll.
-        self.backlog.extend(self.channel.poll(usize::MAX));
-        let _ = self.epoll.delete(self.channel.bell());
-        self.channel = channel;
-        self.epoll
-            .add(self.channel.bell(), EpollEvent::new(EpollFlags::EPOLLIN, 0))
-            .map_err(|errno| Failure::new(Outcome::Busy, format!("no epoll descriptor: {errno}")))
+        watch(&self.epoll, &channel)?;
+        // What is in flight on the old one may still be answered: a worker that stops finishes what it runs.
+        self.former.push(std::mem::replace(&mut self.channel, channel));
+        Ok(())
     }
 
     /// What is ready, at most `most`.
     pub fn poll(&mut self, most: usize) -> Vec<(u64, Result<Reply, Failure>)> {
-        let late = self.backlog.len().saturating_sub(most);
-        let mut ready = self.backlog.split_off(late);
-        if ready.len() < most {
-            ready.extend(self.channel.poll(most - ready.len()));
+        let mut ready = Vec::new();
+        for channel in self.former.iter_mut().chain([&mut self.channel]) {
+            let new = channel.poll(most - ready.len());
+            // A worker that is stopping: the next request looks its name up again.
+            let stopping = |(_, reply): &(u64, Result<Reply, Failure>)| {
+                reply.as_ref().is_ok_and(|reply| reply.outcome == Outcome::Unavailable)
+            };
+            if new.iter().any(stopping) {
+                self.client.forget(channel.session());
+            }
+            ready.extend(new);
         }
-        if ready.iter().any(|(_, reply)| reply.as_ref().is_ok_and(|reply| reply.outcome == Outcome::Unavailable)) {
-            self.client.forget(); // the worker is stopping: the next request looks its name up again
-        }
+        let epoll = &self.epoll;
+        self.former.retain(|channel| {
+            let needed = channel.awaits();
+            if !needed {
+                let _ = epoll.delete(channel.bell());
+            }
+            needed
+        });
         ready
     }
 
     /// Takes a request back.
     pub fn cancel(&mut self, id: u64) {
-        self.backlog.retain(|(open, _)| *open != id);
-        self.channel.cancel(id);
+        self.former.iter_mut().chain([&mut self.channel]).for_each(|channel| channel.cancel(id));
     }
 
     /// Takes back what is in flight and gives the channel back.
     pub fn close(self) {
-        self.channel.close();
+        self.former.into_iter().chain([self.channel]).for_each(LoopChannel::close);
     }
+}
+
+fn no_epoll(errno: nix::errno::Errno) -> Failure {
+    Failure::new(Outcome::Busy, format!("no epoll descriptor for the event loop: {errno}"))
+}
+
+fn watch(epoll: &Epoll, channel: &LoopChannel) -> Result<(), Failure> {
+    epoll.add(channel.bell(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(no_epoll)
 }
 
 /// A table that Python looks at.

@@ -71,6 +71,20 @@ pub fn read<'a>(request: &'a Inflight, scratch: &'a mut Vec<u8>) -> Result<Body<
     }
 }
 
+/// The body as bytes, whatever its codec: for entries that decode by themselves.
+pub fn bytes<'a>(request: &'a Inflight, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], Failure> {
+    match request.payload().map_err(bad_handle)? {
+        Payload::Inline(bytes) => Ok(bytes),
+        Payload::Arena(handle) => {
+            request.copy_into(&handle, scratch);
+            Ok(scratch)
+        }
+        Payload::Tables(_) => {
+            Err(Failure::invalid(format!("entry \"{}\" takes one body, not tables", request.entry())))
+        }
+    }
+}
+
 fn table(request: &Inflight, name: String, handle: &Handle) -> Result<(InputTable, u64), Failure> {
     let table = request.read_table(handle).map_err(|fault| {
         let which = if name.is_empty() { String::new() } else { format!("table \"{name}\": ") };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::table::Encoded;
-use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Probe, Service};
+use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Probe, Service, Stop};
 use molt_ipc_shm::{Codec, Outcome, stats};
 use tracing::{debug, error};
 
@@ -35,16 +35,23 @@ struct Shared {
     registry: Registry,
     host: Arc<Host>,
     queue_size: usize,
+    stop: Arc<Stop>,
     /// What each thread runs now, for cancellation.
     running: Vec<Mutex<Option<(Probe, CancelToken)>>>,
 }
 
 impl Dispatcher {
     /// Starts the threads.
-    pub fn new(registry: Registry, host: Arc<Host>, threads: usize, queue_size: usize) -> std::io::Result<Self> {
+    pub fn new(
+        registry: Registry,
+        host: Arc<Host>,
+        threads: usize,
+        queue_size: usize,
+        stop: Arc<Stop>,
+    ) -> std::io::Result<Self> {
         let (sender, receiver) = bounded::<Inflight>(queue_size);
         let running = (0..threads).map(|_| Mutex::new(None)).collect();
-        let shared = Arc::new(Shared { registry, host, queue_size, running });
+        let shared = Arc::new(Shared { registry, host, queue_size, stop, running });
         let spawn = |index: usize| {
             let (shared, receiver) = (shared.clone(), receiver.clone());
             let run = move || shared.work(index, &receiver);
@@ -76,6 +83,15 @@ impl Service for Dispatcher {
             let failure = shared.registry.unknown(request.entry());
             return request.answer(answer_of(failure));
         };
+        let most = shared.host.segment.header.max_body;
+        match request.payload_len() {
+            Ok(len) if len > most => {
+                let text = format!("a body of {len} bytes is larger than the {most} bytes that this worker takes");
+                return request.answer(Answer::failure(Outcome::TooLarge, text));
+            }
+            Ok(_) => {}
+            Err(bad) => return request.answer(answer_of(body::bad_handle(bad))),
+        }
         if entry.is_short(&request) {
             return shared.run(entry, request, &mut Vec::new(), None);
         }
@@ -129,6 +145,10 @@ impl Shared {
             let text =
                 format!("entry \"{name}\": the deadline passed after {queue_us} us in the queue; it was not started");
             return request.answer(Answer { metrics, ..Answer::failure(Outcome::Timeout, text) });
+        }
+        if self.stop.is_wanted() {
+            let text = "the worker is stopping; this request was not started";
+            return request.answer(Answer::failure(Outcome::Unavailable, text));
         }
         if !request.begin() {
             return request.answer(Answer::failure(Outcome::Cancelled, "taken back before it was started"));
@@ -200,8 +220,9 @@ fn answer_of(failure: Failure) -> Answer {
 
 /// Makes an answer of an entry's output; tables are written into the arena here, their one copy.
 fn write(entry: &Entry, request: &Inflight, output: Output) -> Result<Answer, Failure> {
-    let busy = |full: molt_ipc_shm::block::NoBlock| {
-        Failure::new(Outcome::Busy, format!("entry \"{}\": no room for its answer: {full}", entry.name))
+    // Internal, not Busy: the entry has run, and who is told Busy sends again.
+    let no_room = |full: molt_ipc_shm::block::NoBlock| {
+        Failure::internal(format!("entry \"{}\": no room for its answer: {full}", entry.name))
     };
     match output {
         Output::Bytes(codec, bytes) => Ok(Answer::ok(codec, AnswerBody::Bytes(bytes))),
@@ -209,7 +230,7 @@ fn write(entry: &Entry, request: &Inflight, output: Output) -> Result<Answer, Fa
             let encoded = Encoded::new(&schema, batches.into_iter().map(Ok)).map_err(|error| {
                 Failure::internal(format!("entry \"{}\": its table cannot be encoded: {error}", entry.name))
             })?;
-            let block = request.result_block(encoded.len()).map_err(busy)?;
+            let block = request.result_block(encoded.len()).map_err(no_room)?;
             encoded.write_to(&block);
             Ok(Answer::ok(Codec::Arrow, AnswerBody::Block(block)))
         }
@@ -220,12 +241,12 @@ fn write(entry: &Entry, request: &Inflight, output: Output) -> Result<Answer, Fa
                     Ok(Answer::ok(codec, AnswerBody::Bytes(bytes.to_vec())))
                 }
                 Payload::Inline(bytes) => {
-                    let block = request.result_block(bytes.len()).map_err(busy)?;
+                    let block = request.result_block(bytes.len()).map_err(no_room)?;
                     block.write(0, bytes);
                     Ok(Answer::ok(codec, AnswerBody::Block(block)))
                 }
                 Payload::Arena(handle) => {
-                    Ok(Answer::ok(codec, AnswerBody::Block(request.copy_to_block(&handle).map_err(busy)?)))
+                    Ok(Answer::ok(codec, AnswerBody::Block(request.copy_to_block(&handle).map_err(no_room)?)))
                 }
                 Payload::Tables(_) => {
                     Err(Failure::invalid(format!("entry \"{}\" takes one body, not tables", entry.name)))

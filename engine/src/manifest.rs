@@ -44,6 +44,8 @@ pub struct Export {
     pub schema: Option<Value>,
     /// The longest that a call may take, queueing included.
     pub timeout_ms: Option<u64>,
+    /// Native: running it twice does no harm, so it is sent again when a worker dies while it runs. SQL always is.
+    pub idempotent: bool,
 }
 
 /// What kind of entry it is.
@@ -92,8 +94,9 @@ impl Export {
             params: optional(&mut object, "params")?.unwrap_or_default(),
             schema: optional(&mut object, "schema")?,
             timeout_ms: optional(&mut object, "timeout_ms")?,
+            idempotent: optional(&mut object, "idempotent")?.unwrap_or(false),
         };
-        no_more(&object, "name, kind, library, sql, input, params, schema, timeout_ms")?;
+        no_more(&object, "name, kind, library, sql, input, params, schema, timeout_ms, idempotent")?;
         Ok(export)
     }
 

@@ -52,7 +52,8 @@ fn spawn() -> Result<Child, String> {
     let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--supervise");
     let mut command = Command::new(program);
-    command.args(arguments);
+    // A group of its own: Ctrl-C reaches the supervisor alone, which hands it on once.
+    command.args(arguments).process_group(0);
     let prepare = || {
         // The child begins with the signals of a program that nobody supervises, and never outlives its supervisor.
         SigSet::all().thread_unblock()?;

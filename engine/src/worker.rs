@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment, auto_arena};
 use molt_ipc_shm::stats;
-use molt_ipc_shm::worker::{Poller, default_socket};
+use molt_ipc_shm::worker::{Poller, Stop, default_socket};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use tracing::{info, warn};
@@ -22,10 +21,13 @@ use crate::sql::{SqlEngine, SqlLimits};
 /// How long running requests may take to finish after the worker was told to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Signals within this time mean one and the same stop.
+const ONE_STOP: Duration = Duration::from_millis(500);
+
 /// Runs a worker until it is told to stop. An error's text is for the person who started it.
 pub fn run(arguments: &Arguments) -> Result<(), String> {
     let began = Instant::now();
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Stop::default());
     let signals = block_signals()?;
     let threads = arguments.threads.map_or_else(cores, usize::from);
 
@@ -45,11 +47,11 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
     let segment = owned.segment.clone();
     for entry in registry.iter() {
         let limit = entry.limit.map_or(0, |limit| limit.as_nanos() as u64);
-        stats::name_entry(&segment.map, &segment.geometry, entry.slot, &entry.name, limit);
+        stats::name_entry(&segment.map, &segment.geometry, entry.slot, &entry.name, limit, entry.idempotent);
     }
     let names = registry.names.join(" ");
     let mut poller = Poller::new(owned).map_err(|error| error.to_string())?;
-    let dispatcher = Dispatcher::new(registry, poller.host().clone(), threads, arguments.queue as usize)
+    let dispatcher = Dispatcher::new(registry, poller.host().clone(), threads, arguments.queue as usize, stop.clone())
         .map_err(|error| format!("cannot start {threads} threads: {error}"))?;
     watch_signals(signals, stop.clone(), poller.waker())?;
     let _ = entries::started();
@@ -112,14 +114,23 @@ fn block_signals() -> Result<SigSet, String> {
     Ok(signals)
 }
 
-fn watch_signals(signals: SigSet, stop: Arc<AtomicBool>, waker: Arc<nix::sys::eventfd::EventFd>) -> Result<(), String> {
+fn watch_signals(signals: SigSet, stop: Arc<Stop>, waker: Arc<nix::sys::eventfd::EventFd>) -> Result<(), String> {
     let watch = move || {
+        let mut first: Option<Instant> = None;
         while let Ok(signal) = signals.wait() {
-            if stop.swap(true, Ordering::AcqRel) {
-                warn!(%signal, "stopping at once");
-                std::process::exit(1);
+            match first {
+                None => {
+                    info!(%signal, "stopping: what runs is finished, the rest is refused");
+                    first = Some(Instant::now());
+                    stop.want();
+                }
+                // One stop often comes as two signals: from the terminal and from the supervisor.
+                Some(first) if first.elapsed() < ONE_STOP => continue,
+                Some(_) => {
+                    warn!(%signal, "stopping at once");
+                    stop.at_once();
+                }
             }
-            info!(%signal, "stopping: what runs is finished, the rest is refused");
             let _ = waker.write(1);
         }
     };

@@ -66,6 +66,8 @@ pub struct Block {
     offset: usize,
     len: usize,
     sequence: u64,
+    /// The extents stay claimed when this is dropped.
+    abandoned: bool,
 }
 
 impl Blocks {
@@ -85,7 +87,8 @@ impl Blocks {
         let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         inner.sequence += 1;
         let sequence = inner.sequence;
-        let size = (len.max(1) as u64).next_multiple_of(ALIGN as u64);
+        // A length beyond any arena goes the way of the large ones, where it is refused.
+        let size = (len.max(1) as u64).checked_next_multiple_of(ALIGN as u64).unwrap_or(u64::MAX);
         if size > extent / 4 {
             let run = self.claim(&mut inner, len as u64)?;
             return Ok(self.block(run, false, 0, len, sequence));
@@ -104,7 +107,7 @@ impl Blocks {
     }
 
     fn claim(&self, inner: &mut Inner, bytes: u64) -> Result<Run, NoBlock> {
-        let size = bytes.next_multiple_of(self.arena.geometry().extent_bytes as u64);
+        let size = bytes.max(1).checked_next_multiple_of(self.arena.geometry().extent_bytes as u64).unwrap_or(u64::MAX);
         if inner.held.saturating_add(size) > self.quota {
             return Err(NoBlock::Quota { wanted: bytes, held: inner.held, quota: self.quota });
         }
@@ -114,7 +117,7 @@ impl Blocks {
     }
 
     fn block(self: &Arc<Self>, run: Run, shared: bool, at: usize, len: usize, sequence: u64) -> Block {
-        Block { owner: self.clone(), run, shared, offset: self.arena.offset(run) + at, len, sequence }
+        Block { owner: self.clone(), run, shared, offset: self.arena.offset(run) + at, len, sequence, abandoned: false }
     }
 
     fn give_back(&self, run: Run, shared: bool) {
@@ -169,6 +172,11 @@ impl Block {
         self.len = self.len.min(len);
     }
 
+    /// Leaves the extents to whoever takes back what this owner had: somebody may still be reading them.
+    pub fn abandon(mut self) {
+        self.abandoned = true;
+    }
+
     /// The mapping it lies in.
     pub fn mapping(&self) -> &Arc<Mapping> {
         self.owner.arena.mapping()
@@ -196,6 +204,8 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.owner.give_back(self.run, self.shared);
+        if !self.abandoned {
+            self.owner.give_back(self.run, self.shared);
+        }
     }
 }

@@ -129,7 +129,8 @@ impl Inbox {
             }
             let mut chunk = [0; MESSAGE_MAX];
             let mut slices = [IoSliceMut::new(&mut chunk)];
-            let mut control = cmsg_space!([RawFd; 4]);
+            // As many descriptors as a message can carry (SCM_MAX_FD): what is cut off would stay open in this process.
+            let mut control = cmsg_space!([RawFd; 253]);
             let read = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC);
             let (bytes, fds) = match read {
                 Ok(message) => {
@@ -145,7 +146,8 @@ impl Inbox {
                 Err(errno) => return Err(errno.into()),
             };
             for fd in fds {
-                // SAFETY: the kernel has just put this descriptor into our table for this message alone.
+                // SAFETY: the kernel has just put this descriptor into our table for this message alone; an earlier one is
+                // closed as it is replaced.
                 self.fd = Some(unsafe { OwnedFd::from_raw_fd(fd) });
             }
             if bytes == 0 {

@@ -104,8 +104,9 @@ record! {
     }
 }
 
-/// Bytes of the longest socket path (sockaddr_un has 108, one for the NUL).
-pub const SOCKET_PATH_MAX: usize = 107;
+/// Bytes of the longest socket path: sockaddr_un has 108, one is for the NUL, nine for the ending of the name under which
+/// the socket is bound before it is moved into place.
+pub const SOCKET_PATH_MAX: usize = 98;
 
 /// A path of at most [`SOCKET_PATH_MAX`] bytes as it lies in the header.
 #[repr(transparent)]
@@ -221,6 +222,8 @@ pub mod entry {
     pub const CALLS: usize = NAME_BYTES;
     /// u64: the longest it may take, nanoseconds; 0: no limit of its own.
     pub const LIMIT: usize = CALLS + 8;
+    /// u64: bit 0, running it twice does no harm.
+    pub const FLAGS: usize = LIMIT + 8;
     /// u64 each: bucket counts.
     pub const BUCKETS_AT: usize = 128;
     /// 64 powers of two, each cut into 8.
@@ -241,6 +244,8 @@ pub mod totals {
     pub const CUT: usize = 12;
     /// Bytes of tables that had to be copied since their layout could not be read in place.
     pub const COPIED_BYTES: usize = 13;
+    /// Requests that were not answered since something still read their tables: a defect of the worker.
+    pub const STUCK: usize = 14;
     /// Counters there is room for.
     pub const COUNT: usize = 32;
 }
@@ -316,7 +321,7 @@ impl Geometry {
             leases_per_session: 1024,
             entries: 64,
             extent_bytes,
-            extents: arena_bytes.div_ceil(extent_bytes as u64).max(4) as u32,
+            extents: u32::try_from(arena_bytes.div_ceil(extent_bytes as u64).max(4)).unwrap_or(u32::MAX),
         }
     }
 
@@ -326,7 +331,8 @@ impl Geometry {
         match () {
             _ if !(1..=4096).contains(&self.sessions) => Some("sessions"),
             _ if !(1..=65536).contains(&self.channels) => Some("channels"),
-            _ if !power(self.ring_bytes, 4096, 1 << 26) => Some("ring_bytes"),
+            // The longest frame with params inline must be under half of the ring, or padding could keep it out for ever.
+            _ if !power(self.ring_bytes, 16384, 1 << 26) => Some("ring_bytes"),
             _ if !(1..=4096).contains(&self.cells_per_channel) => Some("cells_per_channel"),
             _ if !(64..=2048).contains(&self.leases_per_session) || !self.leases_per_session.is_multiple_of(64) => {
                 Some("leases_per_session")
@@ -501,14 +507,24 @@ pub const fn fnv1a(bytes: &[u8]) -> u64 {
 /// A number that changes when a field of a record moves: two builds that disagree about a byte cannot attach.
 pub fn layout_hash() -> u64 {
     use crate::frame::{Handle, RequestHead, ResponseHead};
-    let records = [Header::FIELDS, RequestHead::FIELDS, ResponseHead::FIELDS, Handle::FIELDS];
-    let mut text = format!(
-        "{LAYOUT_VERSION} {LINE} {ALIGN} {} {} {} {}",
-        session::BYTES,
-        channel::BYTES,
-        entry::BYTES,
-        totals::COUNT
-    );
+    use crate::handshake::{Hello, Opened, Welcome};
+    let records = [
+        Header::FIELDS,
+        RequestHead::FIELDS,
+        ResponseHead::FIELDS,
+        Handle::FIELDS,
+        Hello::FIELDS,
+        Welcome::FIELDS,
+        Opened::FIELDS,
+    ];
+    let places = [
+        [session::WORD, session::PID, session::UID, session::STARTED, session::RELEASED, session::BYTES],
+        [session::CHANNELS, session::IN_FLIGHT, session::LEASES, entry::LIMIT, entry::FLAGS, totals::COUNT],
+        [channel::WORD, channel::SESSION, channel::REQUEST_HEAD, channel::REQUEST_TAIL, channel::BYTES, LINE],
+        [channel::RESPONSE_HEAD, channel::RESPONSE_TAIL, channel::RESPONSE_SLEEP, channel::ROOM_SLEEP, ALIGN, PAGE],
+        [entry::NAME_BYTES, entry::CALLS, entry::BUCKETS_AT, entry::BUCKETS, entry::BYTES, READY_AT],
+    ];
+    let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {places:?}");
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));
     }

@@ -108,10 +108,9 @@ pub struct Room<'ring> {
 }
 
 impl Producer {
-    /// Takes the producing side of a ring that is empty at position `start` (what the tail word holds).
+    /// Takes the producing side of a new ring. Positions begin at zero: what the shared words hold is not asked.
     pub fn new(map: SharedMapping, place: RingPlace) -> Self {
-        let tail = map.u64(place.tail).load(Ordering::Acquire);
-        Self { map, place, tail, cached_head: tail }
+        Self { map, place, tail: 0, cached_head: 0 }
     }
 
     fn capacity(&self) -> u64 {
@@ -197,10 +196,9 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Takes the consuming side of an empty ring.
+    /// Takes the consuming side of a new ring, at position zero.
     pub fn new(map: SharedMapping, place: RingPlace) -> Self {
-        let head = map.u64(place.head).load(Ordering::Acquire);
-        Self { map, place, head, cached_tail: head }
+        Self { map, place, head: 0, cached_tail: 0 }
     }
 
     fn refresh(&mut self) -> Result<(), RingFault> {
@@ -227,6 +225,7 @@ impl Consumer {
     /// `false`: nothing waits.
     pub fn pop(&mut self, kind: u32, frame: &mut Vec<u8>) -> Result<bool, RingFault> {
         let capacity = self.place.capacity as u64;
+        let mut padded = false;
         while self.has_frame()? {
             let place = (self.head & (capacity - 1)) as usize;
             let at = self.place.data + place;
@@ -235,11 +234,16 @@ impl Consumer {
             let (len, found) = (word as u32 as u64, (word >> 32) as u32);
             let committed = self.cached_tail - self.head;
             let to_end = capacity - place as u64;
-            if len < 8 || padded(len as usize) > committed.min(to_end) {
+            if len < 8 || self::padded(len as usize) > committed.min(to_end) {
                 return Err(RingFault::Length { len, at: self.head, committed: committed.min(to_end) });
             }
             if found == kind::PAD {
-                self.advance(padded(len as usize));
+                // A correct producer pads up to the end and goes on at place 0: one pad in a row, never a shorter one.
+                if padded || self::padded(len as usize) != to_end {
+                    return Err(RingFault::Kind(found));
+                }
+                padded = true;
+                self.advance(self::padded(len as usize));
                 continue;
             }
             if found != kind {
@@ -249,7 +253,7 @@ impl Consumer {
             self.map.read_to_vec(at, len as usize, frame);
             // The copy of the length must agree with the one that was checked.
             frame[..8].copy_from_slice(&word.to_le_bytes());
-            self.advance(padded(len as usize));
+            self.advance(self::padded(len as usize));
             return Ok(true);
         }
         Ok(false)

@@ -1,8 +1,9 @@
 //! The segment: one shared-memory object, made by a worker, found by its name.
 //!
-//! The segment is its own lock: the worker holds an exclusive `flock` on the object for as long as it lives, and the
-//! kernel lets go of it when the worker dies, however it dies. So "is it alive" is never asked of a pid. Every start makes
-//! a new object under a name of its own, finishes it, and moves it into place; a dead worker's object is never written.
+//! The segment is its own lock: the worker holds an exclusive lock on the object's open file description for as long as
+//! it lives, and the kernel lets go of it when the worker dies, however it dies. So "is it alive" is never asked of a pid,
+//! and asking (F_OFD_GETLK) disturbs nobody. Every start makes a new object under a name of its own, finishes it, and
+//! moves it into place; a dead worker's object is never written.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,9 +13,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, RenameFlags, posix_fallocate, renameat2};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, RenameFlags, fcntl, posix_fallocate, renameat2};
+use nix::libc;
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
@@ -27,6 +30,8 @@ use crate::layout::{
 };
 use crate::mapping::{Mapping, SharedMapping};
 
+/// An object without lock and header that is older than this belongs to a start that was killed.
+const ABANDONED: Duration = Duration::from_secs(10);
 /// Where Linux keeps named shared memory.
 pub const SHM_DIR: &str = "/dev/shm";
 
@@ -165,7 +170,8 @@ pub struct Blueprint {
 pub struct OwnedSegment {
     /// What clients see too.
     pub segment: Segment,
-    lock: Flock<File>,
+    /// Locked; closing it is the end of the lock.
+    object: File,
     current_name: String,
 }
 
@@ -307,9 +313,30 @@ impl Segment {
     }
 }
 
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Takes the lock if nobody has it. It belongs to the open file, and ends with it.
+fn take_lock(file: &File) -> bool {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).is_ok()
+}
+
+/// Whether another open file has the lock. Takes nothing, not even for a moment.
+fn is_held(file: &File) -> bool {
+    let mut found = whole_file(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
+}
+
 /// Whether somebody holds the lock of the object of that name.
 pub fn is_locked(name: &str) -> bool {
-    open_object(name).is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
+    open_object(name).is_ok_and(|file| is_held(&file))
 }
 
 /// The names of all objects in /dev/shm that begin like a segment.
@@ -319,16 +346,18 @@ pub fn list() -> Vec<String> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .map(|file| format!("/{file}"))
-        .filter(|name| {
-            open_object(name).is_ok_and(|file| {
-                use std::os::unix::fs::FileExt;
-                let mut magic = [0; 8];
-                file.read_exact_at(&mut magic, 0).is_ok() && u64::from_le_bytes(magic) == MAGIC
-            })
-        })
+        .filter(|name| has_magic(name))
         .collect();
     names.sort();
     names
+}
+
+fn has_magic(name: &str) -> bool {
+    open_object(name).is_ok_and(|file| {
+        use std::os::unix::fs::FileExt;
+        let mut magic = [0; 8];
+        file.read_exact_at(&mut magic, 0).is_ok() && u64::from_le_bytes(magic) == MAGIC
+    })
 }
 
 /// What `--arena auto` takes of the space there is, in bytes, and what it saw.
@@ -383,13 +412,14 @@ impl OwnedSegment {
             error
         };
         let file = open_object(&own_name).map_err(unlink)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| unlink(os("lock", &own_name)(errno.into())))?;
+        if !take_lock(&file) {
+            return Err(unlink(os("lock", &own_name)(io::Error::last_os_error())));
+        }
         // Every page now, or an error now: never a SIGBUS later.
-        posix_fallocate(lock.as_fd(), 0, total as i64).map_err(|errno| {
+        posix_fallocate(file.as_fd(), 0, total as i64).map_err(|errno| {
             unlink(if errno == Errno::ENOSPC { no_space() } else { os("reserve pages of", name)(errno.into()) })
         })?;
-        let map = Arc::new(Mapping::new(&lock).map_err(|error| unlink(os("map", &own_name)(error)))?);
+        let map = Arc::new(Mapping::new(&file).map_err(|error| unlink(os("map", &own_name)(error)))?);
         let mut header = Header {
             magic: MAGIC,
             layout_version: LAYOUT_VERSION,
@@ -411,7 +441,7 @@ impl OwnedSegment {
         map.write(0, &header.encode());
         let segment = Segment { map, geometry: plan.geometry, header, name: name.into() };
         segment.set_state(STATE_STARTING);
-        Ok(Self { segment, lock, current_name: own_name })
+        Ok(Self { segment, object: file, current_name: own_name })
     }
 
     /// Moves the finished segment to its name. A dead worker's is replaced, a live one's refused unless `replace`; then
@@ -433,8 +463,7 @@ impl OwnedSegment {
             };
             let inode = there.metadata().map_err(os("stat", &name))?.ino();
             // Holding a dead one's lock makes this process the only one that replaces it.
-            let held = Flock::lock(there, FlockArg::LockExclusiveNonblock);
-            if held.is_err() {
+            if !take_lock(&there) {
                 let pid = Segment::open(&name).map(|live| live.header.worker_pid).unwrap_or(0);
                 if !replace {
                     return Err(SegmentError::Alive { name, pid });
@@ -460,7 +489,7 @@ impl Drop for OwnedSegment {
     fn drop(&mut self) {
         // Only one's own object: after an upgrade the name belongs to the next worker.
         let path = path_of(&self.current_name);
-        let own = self.lock.metadata().map(|meta| meta.ino()).ok();
+        let own = self.object.metadata().map(|meta| meta.ino()).ok();
         if own.is_some() && std::fs::symlink_metadata(&path).map(|meta| meta.ino()).ok() == own {
             let _ = std::fs::remove_file(path);
         }
@@ -471,7 +500,14 @@ impl Drop for OwnedSegment {
 fn sweep(name: &str) {
     let unpublished =
         |other: &str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".new"));
-    remove_unlocked(unpublished);
+    // A start is without lock and header for a moment after it has made its object: only old ones, or finished ones, are
+    // certainly nobody's.
+    let certain = |other: &str| {
+        let old =
+            |meta: std::fs::Metadata| meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED));
+        has_magic(other) || std::fs::symlink_metadata(path_of(other)).is_ok_and(old)
+    };
+    remove_unlocked(|other| unpublished(other) && certain(other));
 }
 
 /// Removes every segment of this user whose worker is provably dead. Returns their names.
@@ -489,8 +525,10 @@ fn remove_unlocked(which: impl Fn(&str) -> bool) -> Vec<String> {
         .filter(|name| {
             // The lock is held while the name goes, so no start can be moving a new segment onto it.
             let Ok(file) = open_object(name) else { return false };
-            let Ok(held) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { return false };
-            let same = |meta: std::fs::Metadata| held.metadata().is_ok_and(|own| own.ino() == meta.ino());
+            if !take_lock(&file) {
+                return false;
+            }
+            let same = |meta: std::fs::Metadata| file.metadata().is_ok_and(|own| own.ino() == meta.ino());
             std::fs::symlink_metadata(path_of(name)).is_ok_and(same) && shm_unlink(name.as_str()).is_ok()
         })
         .collect()

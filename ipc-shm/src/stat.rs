@@ -139,6 +139,7 @@ impl Report {
         }
         counters.insert("doorbells".into(), total(totals::DOORBELLS).into());
         counters.insert("cut".into(), total(totals::CUT).into());
+        counters.insert("stuck".into(), total(totals::STUCK).into());
         counters.insert("copied_bytes".into(), total(totals::COPIED_BYTES).into());
         Self {
             segment: SegmentReport {

@@ -19,7 +19,8 @@ pub fn count_outcome(map: &Mapping, geometry: &Geometry, outcome: Outcome) {
 }
 
 /// Gives an entry its slot. For the worker, before it is ready.
-pub fn name_entry(map: &Mapping, geometry: &Geometry, index: u32, name: &str, limit_ns: u64) {
+pub fn name_entry(map: &Mapping, geometry: &Geometry, index: u32, name: &str, limit_ns: u64, idempotent: bool) {
+    map.u64(geometry.entry(index) + entry::FLAGS).store(u64::from(idempotent), Ordering::Relaxed);
     map.u64(geometry.entry(index) + entry::LIMIT).store(limit_ns, Ordering::Relaxed);
     let mut bytes = [0; entry::NAME_BYTES];
     let len = name.floor_char_boundary(entry::NAME_BYTES.min(name.len()));
@@ -58,6 +59,8 @@ pub struct EntryStats {
     pub calls: u64,
     /// The longest it may take, nanoseconds; 0: no limit of its own.
     pub limit_ns: u64,
+    /// Whether running it twice does no harm.
+    pub idempotent: bool,
     /// Bucket counts.
     pub buckets: Vec<u64>,
 }
@@ -72,7 +75,13 @@ impl EntryStats {
         let name = String::from_utf8_lossy(&name[..end]).into_owned();
         let load = |offset: usize| map.u64(at + offset).load(Ordering::Relaxed);
         let buckets = (0..entry::BUCKETS).map(|bucket| load(entry::BUCKETS_AT + bucket * 8)).collect();
-        (!name.is_empty()).then(|| Self { name, calls: load(entry::CALLS), limit_ns: load(entry::LIMIT), buckets })
+        (!name.is_empty()).then(|| Self {
+            name,
+            calls: load(entry::CALLS),
+            limit_ns: load(entry::LIMIT),
+            idempotent: load(entry::FLAGS) & 1 != 0,
+            buckets,
+        })
     }
 
     /// Nanoseconds that a share of the runs (0.5, 0.99, ...) did not exceed; 0 without runs.

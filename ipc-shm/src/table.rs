@@ -20,7 +20,7 @@ use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary_impl};
 use arrow_ipc::writer::StreamEncoder;
 use arrow_ipc::{MessageHeader, root_as_message};
-use arrow_schema::{ArrowError, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 
 use crate::block::Block;
 use crate::mapping::Mapping;
@@ -50,6 +50,8 @@ pub struct Table {
 
 /// Metadata of one message is a few hundred bytes a column; more than this is no table.
 const METADATA_MOST: usize = 16 << 20;
+/// Rows of one batch. Columns of the null type have rows without bytes, so the bytes bound nothing.
+const ROWS_MOST: i64 = i32::MAX as i64;
 const CONTINUATION: u32 = u32::MAX;
 
 /// Reads the IPC stream at `offset`. `owner` keeps the bytes alive for as long as an array points to them.
@@ -95,6 +97,7 @@ impl Reader<'_> {
                 }
                 (MessageHeader::DictionaryBatch, Some(schema)) => {
                     let batch = message.header_as_dictionary_batch().ok_or("an empty dictionary")?;
+                    refuse_compressed(batch.data().ok_or("a dictionary without data")?)?;
                     let (seen, id) = (&mut self.dictionaries, batch.id());
                     read_dictionary_impl(&body, batch, &schema, seen, &message.version(), false, UnsafeFlag::new())
                         .map_err(arrow)?;
@@ -105,6 +108,10 @@ impl Reader<'_> {
                 }
                 (MessageHeader::RecordBatch, Some(schema)) => {
                     let batch = message.header_as_record_batch().ok_or("an empty batch")?;
+                    refuse_compressed(batch)?;
+                    if !(0..=ROWS_MOST).contains(&batch.length()) {
+                        return Err(format!("a batch of {} rows, at most {ROWS_MOST} are read", batch.length()));
+                    }
                     let version = message.version();
                     let decoder = RecordBatchDecoder::try_new(&body, batch, schema, &self.dictionaries, &version)
                         .map_err(arrow)?;
@@ -175,9 +182,7 @@ impl Reader<'_> {
             .iter()
             .map(|column| {
                 let data = column.to_data();
-                if !matches!(data.data_type(), arrow_schema::DataType::Dictionary(..)) {
-                    self.count_copied(&data);
-                }
+                self.count_copied(&data);
                 make_array(self.tighten(&data))
             })
             .collect();
@@ -208,7 +213,18 @@ impl Reader<'_> {
         let nulls = data.nulls().map(|nulls| nulls.buffer());
         let elsewhere = data.buffers().iter().chain(nulls).filter(|buffer| !self.is_placed(buffer));
         self.copied += elsewhere.map(|buffer| buffer.len() as u64).sum::<u64>();
-        data.child_data().iter().for_each(|child| self.count_copied(child));
+        // A dictionary's values were counted when their own message was read.
+        if !matches!(data.data_type(), DataType::Dictionary(..)) {
+            data.child_data().iter().for_each(|child| self.count_copied(child));
+        }
+    }
+}
+
+/// Compressed buffers state how large they become, and the decoder believes them: four bytes could ask for all memory.
+fn refuse_compressed(batch: arrow_ipc::RecordBatch<'_>) -> Result<(), String> {
+    match batch.compression() {
+        None => Ok(()),
+        Some(_) => Err("its buffers are compressed; hint: write the stream without compression".into()),
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Entry {
     pub slot: u32,
     /// The longest that a call may take.
     pub limit: Option<Duration>,
+    /// Whether running it twice does no harm.
+    pub idempotent: bool,
     code: Code,
 }
 
@@ -105,15 +107,16 @@ impl Registry {
         for export in &manifest.exports {
             let code = Self::code(export, file, sql)
                 .map_err(|what| format!("manifest {}: entry \"{}\": {what}", file.display(), export.name))?;
-            registry.add(&export.name, export.timeout(), code);
+            let idempotent = export.idempotent || !matches!(code, Code::Native(_));
+            registry.add(&export.name, export.timeout(), idempotent, code);
         }
         for builtin in builtin::ALL {
             if !registry.entries.contains_key(builtin.name()) {
-                registry.add(builtin.name(), None, Code::Builtin(builtin));
+                registry.add(builtin.name(), None, true, Code::Builtin(builtin));
             }
         }
         if adhoc {
-            registry.add(QUERY, None, Code::Query(sql.clone()));
+            registry.add(QUERY, None, true, Code::Query(sql.clone()));
         }
         if registry.names.len() > MOST {
             return Err(format!("manifest {}: {} entries, at most {MOST}", file.display(), registry.names.len()));
@@ -141,10 +144,10 @@ impl Registry {
         }
     }
 
-    fn add(&mut self, name: &str, limit: Option<Duration>, code: Code) {
+    fn add(&mut self, name: &str, limit: Option<Duration>, idempotent: bool, code: Code) {
         let slot = self.names.len() as u32;
         self.names.push(name.to_owned());
-        self.entries.insert(name.to_owned(), Entry { name: name.to_owned(), slot, limit, code });
+        self.entries.insert(name.to_owned(), Entry { name: name.to_owned(), slot, limit, idempotent, code });
     }
 
     /// The entry of that name.

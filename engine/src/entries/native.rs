@@ -11,7 +11,7 @@ use molt_ipc_shm::{Codec, Outcome};
 use serde_json::Value;
 
 use crate::alloc::Taken;
-use crate::body::{self, Body};
+use crate::body;
 use crate::failure::Failure;
 
 use super::{Output, Ran, Run};
@@ -140,9 +140,7 @@ impl NativeEntry {
             return Err(body::wrong_codec(name, codec, &takes.join(", ")));
         }
         let params = run.request.params().map_err(body::bad_handle)?;
-        let Body::Bytes(_, payload) = body::read(run.request, run.scratch)? else {
-            return Err(Failure::invalid(format!("entry \"{name}\" takes one body, not tables")));
-        };
+        let payload = body::bytes(run.request, run.scratch)?;
         let mut sink = Sink { request: run.request, answer: Vec::new(), failure: None };
         let host: *mut c_void = (&raw mut sink).cast();
         let remaining = run.deadline.saturating_duration_since(Instant::now());

@@ -89,11 +89,6 @@ impl Form {
         Ok(form)
     }
 
-    /// Whether new parameter values run in a kept plan.
-    pub fn reads_values_per_run(&self) -> bool {
-        self.open.is_some()
-    }
-
     fn fits(&self, tables: &Tables) -> bool {
         self.facts.len() == tables.len()
             && tables.iter().all(|(name, data)| {

@@ -1,6 +1,6 @@
 //! A channel as its client uses it: one thread at a time, checked out of the session's pool.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,8 +24,8 @@ const INLINE_PARAMS: usize = 2048;
 struct Open {
     id: u64,
     deadline_ns: u64,
+    idempotent: bool,
     /// Kept until the worker has let go, whatever the caller did meanwhile.
-    #[expect(dead_code, reason = "held, not read: the blocks must outlive the worker's reading")]
     blocks: Vec<Arc<ClientBlock>>,
     /// The caller waits no longer: the late answer is dropped.
     abandoned: bool,
@@ -36,7 +36,8 @@ struct Open {
 pub struct Channel {
     session: Arc<Session>,
     index: u32,
-    bell: OwnedFd,
+    /// There until the channel is dropped.
+    bell: Option<OwnedFd>,
     requests: Producer,
     responses: Consumer,
     open: Vec<Option<Open>>,
@@ -78,7 +79,7 @@ impl Channel {
             free_cells: (0..geometry.cells_per_channel).rev().collect(),
             session,
             index,
-            bell,
+            bell: Some(bell),
             frame: Vec::new(),
             ticket: 0,
             spin: SpinBudget::default(),
@@ -93,7 +94,7 @@ impl Channel {
 
     /// The doorbell's descriptor.
     pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        bell_of(&self.bell)
     }
 
     /// Puts it back into the pool.
@@ -110,6 +111,16 @@ impl Channel {
         self.session.segment.map.u64(self.session.segment.geometry.cell(self.index, cell))
     }
 
+    /// What an open request carries in the arena.
+    pub(super) fn blocks_of(&self, id: u64) -> &[Arc<ClientBlock>] {
+        self.open.iter().flatten().find(|open| open.id == id).map_or(&[], |open| &open.blocks)
+    }
+
+    /// When an open request's time is up.
+    pub(super) fn deadline_of(&self, id: u64) -> Option<u64> {
+        self.open.iter().flatten().find(|open| open.id == id).map(|open| open.deadline_ns)
+    }
+
     /// Requests whose answers have not been read.
     pub fn in_flight(&self) -> usize {
         self.open.len() - self.free_cells.len()
@@ -121,8 +132,12 @@ impl Channel {
             return Err(NotSubmitted::Failed(self.gone(what, false)));
         }
         let Some(cell_index) = self.free_cells.last().copied() else { return Err(NotSubmitted::Full) };
+        // Asked before a long payload is copied into the arena: while the ring is full this is tried again and again.
+        if let Ok(false) = self.requests.fits(self.session.segment.geometry.ring_bytes as usize / 8, 0) {
+            return Err(NotSubmitted::Full);
+        }
         let parts = Parts::place(&self.session, request).map_err(NotSubmitted::Failed)?;
-        let id = self.session.next_id();
+        let id = Session::next_id();
         let len = parts.len(request);
         let head = RequestHead {
             len: len as u32,
@@ -163,8 +178,10 @@ impl Channel {
             self.broken = Some(what);
             return Err(NotSubmitted::Failed(failure));
         }
+        let idempotent = parts.flags & request_flag::IDEMPOTENT != 0;
         self.free_cells.pop();
-        self.open[cell_index as usize] = Some(Open { id, deadline_ns, blocks: parts.blocks, abandoned: false });
+        self.open[cell_index as usize] =
+            Some(Open { id, deadline_ns, idempotent, blocks: parts.blocks, abandoned: false });
         self.wake_worker();
         Ok(id)
     }
@@ -191,11 +208,9 @@ impl Channel {
                     std::sync::atomic::fence(Ordering::SeqCst);
                     let ready = room(self) && !self.free_cells.is_empty();
                     let longest = if ready { Duration::ZERO } else { longest.min(Duration::from_millis(5)) };
-                    let woken = doorbell::sleep(word, self.ticket, self.bell.as_fd(), longest, || false);
+                    let woken = doorbell::sleep(word, self.ticket, bell_of(&self.bell), longest, || false);
                     self.note_wake(woken);
-                    while let Some((_, reply)) = self.next_reply() {
-                        drop(reply); // only abandoned requests can be open on a channel that is being submitted to
-                    }
+                    self.drop_late_answers();
                 }
             }
         }
@@ -203,8 +218,7 @@ impl Channel {
 
     /// Waits for one request's answer, at most until a little after its deadline.
     pub fn wait(&mut self, id: u64) -> Waited {
-        let Some(deadline_ns) = self.open.iter().flatten().find(|open| open.id == id).map(|open| open.deadline_ns)
-        else {
+        let Some(deadline_ns) = self.deadline_of(id) else {
             return Waited::Failed(Failure::new(Outcome::Internal, format!("request {id} is not open")));
         };
         loop {
@@ -232,7 +246,7 @@ impl Channel {
             let longest = Duration::from_nanos(deadline_ns + GRACE_NS - now);
             let responses = &mut self.responses;
             let look = || responses.has_frame().unwrap_or(true);
-            let woken = doorbell::sleep(word, self.ticket, self.bell.as_fd(), longest, look);
+            let woken = doorbell::sleep(word, self.ticket, bell_of(&self.bell), longest, look);
             // A long sleep comes back too: the caller looks at what else it has to do (Python runs signal handlers; one
             // that arrived just before the sleep did not interrupt it) and waits on.
             let back = match woken {
@@ -257,7 +271,7 @@ impl Channel {
 
     /// Takes the doorbell's bytes.
     pub fn drain_bell(&mut self) {
-        let woken = doorbell::drain(self.bell.as_fd());
+        let woken = doorbell::drain(bell_of(&self.bell));
         self.note_wake(woken);
     }
 
@@ -304,6 +318,11 @@ impl Channel {
         }
     }
 
+    /// Reads what came for requests that nobody waits for any more. For a channel on which nobody waits.
+    pub(super) fn drop_late_answers(&mut self) {
+        while self.next_reply().is_some() {}
+    }
+
     /// Checks the frame just popped. `None`: its caller waits no longer.
     fn accept(&mut self) -> Result<Option<Reply>, String> {
         let frame = std::mem::take(&mut self.frame);
@@ -342,7 +361,7 @@ impl Channel {
         let segment = &self.session.segment;
         attention::set_channel(&segment.map, &segment.geometry, self.index);
         let word = segment.map.u64(segment.geometry.worker_sleep());
-        if let Err(error) = doorbell::ring_if_asleep(word, self.bell.as_fd()) {
+        if let Err(error) = doorbell::ring_if_asleep(word, bell_of(&self.bell)) {
             self.hung_up(&error.to_string());
         }
     }
@@ -362,8 +381,9 @@ impl Channel {
     /// What became of a request whose worker is gone: the cell is the evidence.
     pub fn lose(&mut self, id: u64) -> Failure {
         let what = self.broken.clone().unwrap_or_default();
+        let idempotent = self.open.iter().flatten().any(|open| open.id == id && open.idempotent);
         let was = self.abandon(id);
-        self.gone(&what, was != Some(CellState::Queued))
+        Failure { idempotent, ..self.gone(&what, was != Some(CellState::Queued)) }
     }
 
     fn gone(&self, what: &str, may_have_run: bool) -> Failure {
@@ -377,7 +397,7 @@ impl Channel {
         let message = format!(
             "the worker of {name} (pid {pid}) is gone ({what}); {state}; hint: start it again, clients find it by themselves"
         );
-        Failure { outcome, message, submitted: true }
+        Failure { outcome, message, submitted: true, idempotent: false }
     }
 
     /// Ids of requests that somebody waits for.
@@ -395,10 +415,21 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
+        // The worker may still be reading what these requests carry.
+        self.open.iter().flatten().flat_map(|open| &open.blocks).for_each(|block| block.abandon());
+        let Some(bell) = self.bell.take() else { return };
         if self.session.is_mine() {
-            self.session.channel_closed(self.bell.as_raw_fd());
+            self.session.channel_closed(bell.as_raw_fd());
+        } else {
+            // A forked child has closed the number already; it may be another file's by now.
+            let _ = bell.into_raw_fd();
         }
     }
+}
+
+fn bell_of(bell: &Option<OwnedFd>) -> BorrowedFd<'_> {
+    let Some(bell) = bell else { unreachable!("taken by drop alone") };
+    bell.as_fd()
 }
 
 /// A request's variable parts, placed.
@@ -415,7 +446,7 @@ impl<'a> Parts<'a> {
     /// Puts into the arena what is too long for the ring.
     fn place(session: &Arc<Session>, request: &Request<'a>) -> Result<Self, Failure> {
         let mut parts = Parts {
-            flags: if request.idempotent { request_flag::IDEMPOTENT } else { 0 },
+            flags: if session.is_idempotent(request) { request_flag::IDEMPOTENT } else { 0 },
             params: request.params,
             names: String::new(),
             handles: Vec::new(),

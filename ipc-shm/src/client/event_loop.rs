@@ -9,6 +9,9 @@ use super::channel::{Channel, NotSubmitted};
 use super::request::{Failure, Reply, Request};
 use super::session::Session;
 
+/// An event loop stands still while its channel is opened: a worker that hangs must not hold it for long.
+const OPEN_WITHIN_NS: u64 = 500_000_000;
+
 /// The channel of one event loop.
 #[derive(Debug)]
 pub struct LoopChannel {
@@ -31,7 +34,7 @@ pub enum Submitted {
 impl LoopChannel {
     /// A channel of its own.
     pub fn open(session: &Arc<Session>) -> Result<Self, Failure> {
-        let mut channel = session.checkout(now_ns())?;
+        let mut channel = session.checkout(now_ns() + OPEN_WITHIN_NS)?;
         channel.arm();
         Ok(Self { channel })
     }
@@ -77,6 +80,11 @@ impl LoopChannel {
                 return ready;
             }
         }
+    }
+
+    /// Whether somebody waits for an answer from it.
+    pub fn awaits(&self) -> bool {
+        !self.channel.awaited().is_empty()
     }
 
     /// Takes a request back: its answer never comes out of `poll`.

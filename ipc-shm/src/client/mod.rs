@@ -17,7 +17,7 @@ use crate::os::now_ns;
 
 pub use channel::{Channel, Waited};
 pub use event_loop::{LoopChannel, Submitted};
-pub use request::{Body, Failure, Payload, Reply, Request};
+pub use request::{Body, Failure, OwnedRequest, Payload, Reply, Request};
 pub use session::{ClientBlock, Lease, Session};
 
 /// How long a call may take when neither it, nor its entry, nor the settings say.
@@ -31,12 +31,20 @@ pub struct Client {
     current: Mutex<Option<Arc<Session>>>,
 }
 
-/// A call that a signal interrupted. It goes on in the worker until it is waited for again or cancelled.
+/// How long a request that lost its worker waits for the successor, within its own deadline: a supervised worker is back
+/// sooner, and where nobody starts one the caller should know soon.
+const SUCCESSOR_WITHIN: Duration = Duration::from_millis(500);
+
+/// A call that came back unfinished: a signal arrived, or a tenth of a second passed. It goes on in the worker until it is
+/// waited for again or cancelled.
 #[derive(Debug)]
 pub struct Pending {
     channel: Channel,
     id: u64,
-    resendable: bool,
+    /// What to send again if the worker is lost meanwhile.
+    request: OwnedRequest,
+    /// It has been sent a second time already.
+    again: bool,
 }
 
 /// How a blocking call came back.
@@ -45,7 +53,7 @@ pub enum Called {
     /// Answered by the worker; `true`: it was sent a second time.
     Reply(Reply, bool),
     /// A signal arrived while waiting.
-    Interrupted(Pending),
+    Interrupted(Box<Pending>),
 }
 
 impl Client {
@@ -57,92 +65,110 @@ impl Client {
 
     /// The session: the present one, or a new one if the worker has been started anew.
     pub fn session(&self) -> Result<Arc<Session>, Failure> {
+        self.session_within(Duration::ZERO)
+    }
+
+    fn session_within(&self, wait: Duration) -> Result<Arc<Session>, Failure> {
         let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(session) = current.as_ref().filter(|session| !session.is_dead()) {
             return Ok(session.clone());
         }
         *current = None;
-        let session = Session::attach(&self.name, self.socket.as_deref(), Duration::ZERO)?;
+        let session = Session::attach(&self.name, self.socket.as_deref(), wait)?;
         Ok(current.insert(session).clone())
     }
 
     /// Calls an entry and waits. A request that provably never ran is sent once more to the worker's successor; one that
-    /// may have run only if it is idempotent.
+    /// may have run only if it is idempotent. Both within the one deadline.
     pub fn call(&self, request: &Request<'_>) -> Result<Called, Failure> {
-        match self.attempt(request) {
-            Err(failure) if self.may_resend(request, &failure) => {
-                let again = self.attempt(request).map_err(|second| match second.outcome {
-                    Outcome::Unavailable => failure, // the first one says more
-                    _ => second,
-                })?;
-                Ok(match again {
-                    Called::Reply(reply, _) => Called::Reply(reply, true),
-                    interrupted => interrupted,
-                })
-            }
+        let session = self.session()?;
+        let deadline = session.deadline(request);
+        match self.attempt(&session, request, deadline, false) {
+            Err(failure) if may_resend(request, &failure) => self.resend(request, deadline, failure),
             other => other,
         }
     }
 
-    fn may_resend(&self, request: &Request<'_>, failure: &Failure) -> bool {
-        let safe = match failure.outcome {
-            Outcome::Unavailable => failure.submitted,
-            Outcome::WorkerLost => request.idempotent,
-            _ => false,
-        };
-        safe && request.resend
+    fn resend(&self, request: &Request<'_>, deadline: u64, first: Failure) -> Result<Called, Failure> {
+        let left = Duration::from_nanos(deadline.saturating_sub(now_ns()));
+        // If there is no successor, the first failure says more than its absence.
+        let Ok(session) = self.session_within(left.min(SUCCESSOR_WITHIN)) else { return Err(first) };
+        self.attempt(&session, request, deadline, true)
     }
 
-    fn attempt(&self, request: &Request<'_>) -> Result<Called, Failure> {
-        let session = self.session()?;
-        let deadline = session.deadline(request);
+    fn attempt(
+        &self,
+        session: &Arc<Session>,
+        request: &Request<'_>,
+        deadline: u64,
+        again: bool,
+    ) -> Result<Called, Failure> {
         let mut channel = session.checkout(deadline)?;
-        match channel.submit_waiting(request, deadline) {
-            Ok(id) => self.settle(Pending { channel, id, resendable: request.resend }),
+        let id = match channel.submit_waiting(request, deadline) {
+            Ok(id) => id,
             Err(failure) => {
                 channel.check_in();
-                Err(failure)
+                return Err(failure);
+            }
+        };
+        match self.settle(&mut channel, id) {
+            None => {
+                let request = OwnedRequest::of(request, channel.blocks_of(id));
+                Ok(Called::Interrupted(Box::new(Pending { channel, id, request, again })))
+            }
+            Some(settled) => {
+                channel.check_in();
+                settled.map(|reply| Called::Reply(reply, again))
             }
         }
     }
 
     /// Waits on for an interrupted call.
-    pub fn resume(&self, pending: Pending) -> Result<Called, Failure> {
-        self.settle(pending)
+    pub fn resume(&self, mut pending: Box<Pending>) -> Result<Called, Failure> {
+        let deadline = pending.channel.deadline_of(pending.id).unwrap_or_else(now_ns);
+        let Some(settled) = self.settle(&mut pending.channel, pending.id) else {
+            return Ok(Called::Interrupted(pending));
+        };
+        let Pending { channel, request, again, .. } = *pending;
+        channel.check_in();
+        match settled {
+            Ok(reply) => Ok(Called::Reply(reply, again)),
+            Err(failure) => request.with(|request| {
+                if !again && may_resend(request, &failure) {
+                    self.resend(request, deadline, failure)
+                } else {
+                    Err(failure)
+                }
+            }),
+        }
     }
 
-    fn settle(&self, mut pending: Pending) -> Result<Called, Failure> {
-        match pending.channel.wait(pending.id) {
-            Waited::Reply(reply) => {
-                pending.channel.check_in();
-                // A worker that refuses because it stops is as good as gone: the next call looks the name up again.
-                if reply.outcome == Outcome::Unavailable {
-                    self.forget();
-                    if pending.resendable {
-                        return Err(reply.into_failure());
-                    }
-                }
-                Ok(Called::Reply(reply, false))
+    /// Waits for an answer; `None`: interrupted.
+    fn settle(&self, channel: &mut Channel, id: u64) -> Option<Result<Reply, Failure>> {
+        match channel.wait(id) {
+            // A worker that refuses because it stops is as good as gone: its successor is looked up.
+            Waited::Reply(reply) if reply.outcome == Outcome::Unavailable => {
+                self.forget(channel.session());
+                Some(Err(reply.into_failure()))
             }
-            Waited::Failed(failure) => {
-                pending.channel.check_in();
-                Err(failure)
-            }
-            Waited::Interrupted => Ok(Called::Interrupted(pending)),
+            Waited::Reply(reply) => Some(Ok(reply)),
+            Waited::Failed(failure) => Some(Err(failure)),
+            Waited::Interrupted => None,
         }
     }
 
     /// Takes an interrupted call back.
-    pub fn cancel(&self, mut pending: Pending) {
+    pub fn cancel(&self, mut pending: Box<Pending>) {
         pending.channel.abandon(pending.id);
         pending.channel.check_in();
     }
 
-    /// The next call attaches anew.
-    pub fn forget(&self) {
+    /// Leaves that session: if it is still the present one, the next call attaches anew.
+    pub fn forget(&self, session: &Arc<Session>) {
+        session.mark_dead();
         let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(session) = current.take() {
-            session.mark_dead();
+        if current.as_ref().is_some_and(|present| Arc::ptr_eq(present, session)) {
+            *current = None;
         }
     }
 
@@ -164,6 +190,15 @@ impl Client {
             std::mem::forget(session);
         }
     }
+}
+
+fn may_resend(request: &Request<'_>, failure: &Failure) -> bool {
+    let safe = match failure.outcome {
+        Outcome::Unavailable => failure.submitted,
+        Outcome::WorkerLost => failure.idempotent,
+        _ => false,
+    };
+    safe && request.resend
 }
 
 impl Drop for Client {

@@ -32,14 +32,83 @@ pub struct Request<'a> {
     pub codec: u8,
     /// [`crate::Codec`] wanted, or 0 for the payload's.
     pub accept: u8,
-    /// Running it twice does no harm.
-    pub idempotent: bool,
+    /// Whether running it twice does no harm; `None`: as the entry says.
+    pub idempotent: Option<bool>,
     /// Whether it may be sent a second time at all.
     pub resend: bool,
     /// The longest to wait; `None`: the entry's limit, else `fallback_timeout`.
     pub timeout: Option<Duration>,
     /// For an entry without a limit of its own.
     pub fallback_timeout: Duration,
+}
+
+/// A request that outlives the call it came with, to be sent again: what lies in the arena is shared, the rest copied.
+#[derive(Debug)]
+pub struct OwnedRequest {
+    entry: Vec<u8>,
+    params: Vec<u8>,
+    inline: Vec<u8>,
+    blocks: Vec<Arc<ClientBlock>>,
+    names: Option<Vec<String>>,
+    codec: u8,
+    accept: u8,
+    idempotent: Option<bool>,
+    resend: bool,
+    timeout: Option<Duration>,
+    fallback_timeout: Duration,
+}
+
+impl OwnedRequest {
+    /// Keeps a request whose long parts were placed in `blocks`, as they were sent.
+    pub(super) fn of(request: &Request<'_>, blocks: &[Arc<ClientBlock>]) -> Self {
+        let (inline, blocks, names) = match request.payload {
+            Payload::Tables(tables) => {
+                let (names, blocks) = tables.iter().map(|(name, block)| ((*name).to_owned(), block.clone())).unzip();
+                (Vec::new(), blocks, Some(names))
+            }
+            Payload::Block(block) => (Vec::new(), vec![block.clone()], None),
+            // A payload that was too long for the ring is the last block; params may lie before it.
+            Payload::Bytes(bytes) => match blocks.last().filter(|block| block.block().len() == bytes.len()) {
+                Some(block) => (Vec::new(), vec![block.clone()], None),
+                None => (bytes.to_vec(), Vec::new(), None),
+            },
+        };
+        Self {
+            entry: request.entry.to_vec(),
+            params: request.params.to_vec(),
+            inline,
+            blocks,
+            names,
+            codec: request.codec,
+            accept: request.accept,
+            idempotent: request.idempotent,
+            resend: request.resend,
+            timeout: request.timeout,
+            fallback_timeout: request.fallback_timeout,
+        }
+    }
+
+    /// Calls `run` with the request.
+    pub fn with<T>(&self, run: impl FnOnce(&Request<'_>) -> T) -> T {
+        let names = self.names.iter().flatten().map(String::as_str);
+        let tables: Vec<(&str, Arc<ClientBlock>)> = names.zip(self.blocks.iter().cloned()).collect();
+        let payload = match (&self.names, self.blocks.first()) {
+            (Some(_), _) => Payload::Tables(&tables),
+            (None, Some(block)) => Payload::Block(block),
+            (None, None) => Payload::Bytes(&self.inline),
+        };
+        run(&Request {
+            entry: &self.entry,
+            params: &self.params,
+            payload,
+            codec: self.codec,
+            accept: self.accept,
+            idempotent: self.idempotent,
+            resend: self.resend,
+            timeout: self.timeout,
+            fallback_timeout: self.fallback_timeout,
+        })
+    }
 }
 
 /// The bytes of a reply.
@@ -87,7 +156,7 @@ impl Reply {
         let mut text = self.to_vec();
         text.truncate(self.head.text_len as usize);
         let message = String::from_utf8_lossy(&text).into_owned();
-        Failure { outcome: self.outcome, message, submitted: true }
+        Failure { outcome: self.outcome, message, submitted: true, idempotent: false }
     }
 }
 
@@ -101,11 +170,13 @@ pub struct Failure {
     pub message: String,
     /// Whether it had been handed to a worker that then went: a successor may be there by now.
     pub submitted: bool,
+    /// Whether the request is known to be idempotent.
+    pub idempotent: bool,
 }
 
 impl Failure {
     /// A failure before anything was handed over.
     pub fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), submitted: false }
+        Self { outcome, message: message.into(), submitted: false, idempotent: false }
     }
 }

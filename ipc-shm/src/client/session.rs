@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
@@ -29,7 +30,11 @@ use super::request::{Failure, Request};
 /// A client's wait for the worker's own time-out answer, beyond the deadline.
 pub(super) const GRACE_NS: u64 = 20_000_000;
 /// The worker answers a handshake at once, or it hangs.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Ids are unique over all sessions of the process: after a restart of the worker, a late answer of the old session
+/// cannot be taken for an answer of the new one.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A session.
 #[derive(Debug)]
@@ -38,13 +43,28 @@ pub struct Session {
     pub segment: Segment,
     slot: u32,
     pid: u32,
-    socket: Mutex<(UnixStream, Inbox)>,
+    socket: Mutex<Line>,
     blocks: Arc<Blocks>,
     pool: Mutex<Pool>,
     returned: Condvar,
     dead: AtomicBool,
-    next_id: AtomicU64,
-    limits: HashMap<String, u64>,
+    entries: HashMap<String, EntryFacts>,
+}
+
+/// What a segment says of an entry.
+#[derive(Debug, Clone, Copy, Default)]
+struct EntryFacts {
+    limit: Option<Duration>,
+    idempotent: bool,
+}
+
+/// The session's socket.
+#[derive(Debug)]
+struct Line {
+    stream: UnixStream,
+    inbox: Inbox,
+    /// Channels asked for that have not come: whoever asked has run out of time, and the next one takes them.
+    owed: usize,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +90,7 @@ impl Session {
         let started = Instant::now();
         let mut pause = Duration::from_millis(2);
         loop {
-            match Self::try_attach(name, socket) {
+            match Self::try_attach(name, socket, Instant::now() + HANDSHAKE_WITHIN) {
                 Err(failure) if failure.outcome == Outcome::Unavailable && started.elapsed() + pause < wait => {
                     // A name that does not exist yet cannot be waited on; the pause grows to keep this cheap.
                     std::thread::sleep(pause);
@@ -81,7 +101,8 @@ impl Session {
         }
     }
 
-    fn try_attach(name: &str, socket: Option<&Path>) -> Result<Arc<Self>, Failure> {
+    /// Attaches once; the worker has until then to answer.
+    fn try_attach(name: &str, socket: Option<&Path>, until: Instant) -> Result<Arc<Self>, Failure> {
         let segment = Segment::open_serving(name).map_err(|error| unavailable(error.to_string()))?;
         let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
         let pid = segment.header.worker_pid;
@@ -98,7 +119,7 @@ impl Session {
             let uid = credentials.uid();
             return Err(unavailable(format!("{} is served by user {uid}, not by this one", path.display())));
         }
-        stream.set_read_timeout(Some(HANDSHAKE_WITHIN)).map_err(|error| cannot("prepare", &error))?;
+        stream.set_nonblocking(true).map_err(|error| cannot("prepare", &error))?;
         let mut inbox = Inbox::default();
         let hello = Hello {
             layout_version: LAYOUT_VERSION,
@@ -108,29 +129,31 @@ impl Session {
         };
         handshake::send(stream.as_fd(), message::HELLO, &hello.encode(), None)
             .map_err(|error| cannot("say hello", &error))?;
-        let answer = receive(&stream, &mut inbox, message::WELCOME).map_err(|error| error.about(&cannot))?;
+        let answer = receive(&stream, &mut inbox, message::WELCOME, until).map_err(|error| error.about(&cannot))?;
         let welcome = Welcome::decode(answer.payload[..].try_into().map_err(|_| cannot("welcome", &"its size"))?);
         if welcome.slot >= segment.geometry.sessions {
             return Err(cannot("welcome", &format!("slot {}", welcome.slot)));
         }
         let arena = Arena::new(segment.map.clone(), segment.geometry, owner_of_session(welcome.slot));
         let blocks = Blocks::new(arena, segment.header.session_quota);
-        let limits = (0..segment.geometry.entries)
+        let entries = (0..segment.geometry.entries)
             .map_while(|index| EntryStats::read(&segment.map, &segment.geometry, index))
-            .map(|entry| (entry.name, entry.limit_ns))
+            .map(|entry| {
+                let limit = (entry.limit_ns > 0).then(|| Duration::from_nanos(entry.limit_ns));
+                (entry.name, EntryFacts { limit, idempotent: entry.idempotent })
+            })
             .collect();
         let pool = Pool { sockets: vec![stream.as_raw_fd()], ..Pool::default() };
         Ok(Arc::new(Self {
             segment,
             slot: welcome.slot,
             pid: std::process::id(),
-            socket: Mutex::new((stream, inbox)),
+            socket: Mutex::new(Line { stream, inbox, owed: 0 }),
             blocks,
             pool: Mutex::new(pool),
             returned: Condvar::new(),
             dead: AtomicBool::new(false),
-            next_id: AtomicU64::new(1),
-            limits,
+            entries,
         }))
     }
 
@@ -156,11 +179,14 @@ impl Session {
         self.returned.notify_all();
     }
 
+    fn facts(&self, request: &Request<'_>) -> EntryFacts {
+        let name = std::str::from_utf8(request.entry).unwrap_or_default();
+        self.entries.get(name).copied().unwrap_or_default()
+    }
+
     /// When a request's time is up: its own limit, capped by the entry's; without one the entry's, else the fallback.
     pub fn deadline(&self, request: &Request<'_>) -> u64 {
-        let limit = std::str::from_utf8(request.entry).ok().and_then(|name| self.limits.get(name));
-        let limit = limit.copied().filter(|limit| *limit > 0).map(Duration::from_nanos);
-        let timeout = match (request.timeout, limit) {
+        let timeout = match (request.timeout, self.facts(request).limit) {
             (Some(own), Some(limit)) => own.min(limit),
             (Some(own), None) => own,
             (None, Some(limit)) => limit,
@@ -169,21 +195,32 @@ impl Session {
         now_ns().saturating_add(timeout.as_nanos().min(u64::MAX as u128 / 4) as u64)
     }
 
+    /// Whether running a request twice does no harm: as the caller says, else as the entry says.
+    pub fn is_idempotent(&self, request: &Request<'_>) -> bool {
+        request.idempotent.unwrap_or_else(|| self.facts(request).idempotent)
+    }
+
     /// A new request id.
-    pub(super) fn next_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed) & crate::cell::ID_MASK
+    pub(super) fn next_id() -> u64 {
+        NEXT_ID.fetch_add(1, Ordering::Relaxed) & crate::cell::ID_MASK
     }
 
     /// A channel out of the pool; a new one if all are in use; if the worker has no more, the next that comes back.
     pub fn checkout(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
         loop {
-            if let Some(channel) = locked(&self.pool).idle.pop() {
+            let (idle, closed) = {
+                let mut pool = locked(&self.pool);
+                // Late answers of abandoned requests wait in idle channels: reading them gives cells, blocks and leases back.
+                pool.idle.iter_mut().filter(|idle| idle.in_flight() > 0).for_each(Channel::drop_late_answers);
+                (pool.idle.pop(), pool.closed)
+            };
+            if let Some(channel) = idle {
                 return Ok(channel);
             }
-            if self.is_dead() {
+            if closed || self.is_dead() {
                 return Err(unavailable(format!("the worker of {} is gone", self.segment.name)));
             }
-            let refused = match self.open_channel() {
+            let refused = match self.open_channel(deadline_ns) {
                 Err(failure) if failure.outcome == Outcome::Busy && locked(&self.pool).open > 0 => failure,
                 other => return other,
             };
@@ -200,18 +237,34 @@ impl Session {
         }
     }
 
-    /// Asks the worker for one more channel.
-    pub fn open_channel(self: &Arc<Self>) -> Result<Channel, Failure> {
+    /// Asks the worker for one more channel; it has until then to answer.
+    pub fn open_channel(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
         let name = self.segment.name.clone();
         let cannot = |what: &str, error: &dyn std::fmt::Display| {
             self.dead.store(true, Ordering::Release);
             unavailable(format!("the worker of {name} gave no channel: {what}: {error}"))
         };
-        let mut socket = locked(&self.socket);
-        let (stream, inbox) = &mut *socket;
-        handshake::send(stream.as_fd(), message::OPEN, &[], None).map_err(|error| cannot("ask", &error))?;
-        let answer = receive(stream, inbox, message::CHANNEL).map_err(|error| error.about(&cannot))?;
-        drop(socket);
+        let mut line = locked(&self.socket);
+        let Line { stream, inbox, owed } = &mut *line;
+        if *owed == 0 {
+            handshake::send(stream.as_fd(), message::OPEN, &[], None).map_err(|error| cannot("ask", &error))?;
+            *owed += 1;
+        }
+        let answer = match receive(stream, inbox, message::CHANNEL, super::instant_of(deadline_ns)) {
+            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                let text =
+                    format!("the worker of {name} gave no channel before the deadline; the request was never sent");
+                return Err(Failure::new(Outcome::Timeout, text));
+            }
+            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                return Err(Failure::new(Outcome::Cancelled, "interrupted by a signal; the request was never sent"));
+            }
+            other => {
+                *owed -= 1;
+                other.map_err(|error| error.about(&cannot))?
+            }
+        };
+        drop(line);
         let opened = Opened::decode(answer.payload[..].try_into().map_err(|_| cannot("answer", &"its size"))?);
         let bell: OwnedFd = answer.fd.ok_or_else(|| cannot("answer", &"no doorbell came with it"))?;
         if opened.channel >= self.segment.geometry.channels {
@@ -227,7 +280,7 @@ impl Session {
     /// Puts a channel back.
     pub(super) fn check_in(&self, channel: Channel) {
         let mut pool = locked(&self.pool);
-        if pool.closed || self.is_dead() {
+        if pool.closed || self.is_dead() || channel.is_broken() {
             drop(pool); // the channel may be the last to hold the session
             return;
         }
@@ -246,7 +299,7 @@ impl Session {
             ));
         }
         let block = self.blocks.allocate(len).map_err(|full| Failure::new(Outcome::Busy, full.to_string()))?;
-        Ok(Arc::new(ClientBlock { block: Some(block), session: self.clone() }))
+        Ok(Arc::new(ClientBlock { block: Some(block), session: self.clone(), abandoned: AtomicBool::new(false) }))
     }
 
     /// A result under a lease, checked: inside the arena, and the worker's.
@@ -295,8 +348,22 @@ impl HandshakeError {
 }
 
 /// Waits for one message of a kind.
-fn receive(stream: &UnixStream, inbox: &mut Inbox, kind: u32) -> Result<Message, HandshakeError> {
-    match inbox.read(stream.as_fd()).map_err(HandshakeError::Broken)? {
+fn receive(stream: &UnixStream, inbox: &mut Inbox, kind: u32, until: Instant) -> Result<Message, HandshakeError> {
+    let broken = |error: io::Error| HandshakeError::Broken(error);
+    let received = loop {
+        match inbox.read(stream.as_fd()).map_err(broken)? {
+            Received::Nothing => {}
+            received => break received,
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(broken(io::ErrorKind::TimedOut.into()));
+        }
+        let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        let left = PollTimeout::try_from(left.as_millis().min(60_000) as i32 + 1).unwrap_or(PollTimeout::ZERO);
+        poll(&mut polled, left).map_err(|errno| broken(errno.into()))?;
+    };
+    match received {
         Received::Message(message) if message.kind == kind => Ok(message),
         Received::Message(message) if message.kind == message::REFUSED => {
             let outcome = message.payload.first().and_then(|code| Outcome::from_code(*code));
@@ -317,6 +384,8 @@ fn receive(stream: &UnixStream, inbox: &mut Inbox, kind: u32) -> Result<Message,
 pub struct ClientBlock {
     block: Option<Block>,
     session: Arc<Session>,
+    /// A request that carries it was given up while the worker may still read it.
+    abandoned: AtomicBool,
 }
 
 impl ClientBlock {
@@ -337,6 +406,12 @@ impl ClientBlock {
         }
     }
 
+    /// Leaves its extents claimed when the last holder is gone: the worker takes them back at the session's end, when no
+    /// request of it runs any more.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
     /// The session whose arena it lies in.
     pub fn session(&self) -> &Arc<Session> {
         &self.session
@@ -352,6 +427,16 @@ impl ClientBlock {
         let mut copy = Vec::new();
         self.block().mapping().read_to_vec(self.block().offset(), self.block().len(), &mut copy);
         copy
+    }
+}
+
+impl Drop for ClientBlock {
+    fn drop(&mut self) {
+        if self.abandoned.load(Ordering::Relaxed)
+            && let Some(block) = self.block.take()
+        {
+            block.abandon();
+        }
     }
 }
 

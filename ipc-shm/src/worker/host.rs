@@ -66,18 +66,21 @@ impl Host {
             .into_iter()
             .any(|from| cell::advance(word, request.head.id, from, CellState::Done));
         let answer = if finished { answer } else { Answer::failure(Outcome::Cancelled, "the caller took it back") };
-        stats::count_outcome(map, geometry, answer.outcome);
+        let mut outcome = answer.outcome;
         if answer.metrics.copied_bytes > 0 {
             stats::count(map, geometry, totals::COPIED_BYTES, answer.metrics.copied_bytes);
         }
         if !path.peer.gone.load(Ordering::Acquire) {
             let mut ring = path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             ring.taken -= 1;
-            if let Err(fault) = self.write(&mut ring, request, answer) {
-                drop(ring);
+            let written = self.write(&mut ring, request, answer);
+            drop(ring);
+            if let Ok(told) = written {
+                outcome = told;
+            }
+            if let Err(fault) = written {
                 path.peer.cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(fault.to_string());
             } else {
-                drop(ring);
                 let sleep = map.u64(geometry.channel(path.index) + channel::RESPONSE_SLEEP);
                 // A client that hung up is noticed by the poller; its answer simply stays unread.
                 if let Ok(true) = doorbell::ring_if_asleep(sleep, path.bell.as_fd()) {
@@ -85,11 +88,13 @@ impl Host {
                 }
             }
         }
+        stats::count_outcome(map, geometry, outcome);
         path.peer.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Inline if it fits, else in the arena under a lease; if neither has room, the reserved frame says so.
-    fn write(&self, ring: &mut ReplyRing, request: &Inflight, answer: Answer) -> Result<(), RingFault> {
+    /// Inline if it fits, else in the arena under a lease; if neither has room, the reserved frame says so. Returns the
+    /// outcome that was told.
+    fn write(&self, ring: &mut ReplyRing, request: &Inflight, answer: Answer) -> Result<Outcome, RingFault> {
         let mut head = ResponseHead {
             kind: kind::RESPONSE,
             id: request.head.id,
@@ -117,7 +122,7 @@ impl Host {
                 {
                     head.len = len as u32;
                     room.commit(&[&head.encode(), &bytes]);
-                    return Ok(());
+                    return Ok(answer.outcome);
                 }
                 self.result_block(&request.path.peer, bytes.len()).map(|block| {
                     block.write(0, &bytes);
@@ -126,12 +131,14 @@ impl Host {
             }
             AnswerBody::Block(block) => Ok(block),
         };
-        let leased = block.map_err(|full| (full.to_string(), Outcome::Busy)).and_then(|block| {
+        let leased = block.map_err(|full| full.to_string()).and_then(|block| {
             let handle = block.handle();
             let most = self.segment.geometry.leases_per_session;
-            let lease = request.path.peer.lend(block).map_err(|_| {
-                (format!("this process holds all of its {most} results; hint: let go of tables"), Outcome::Busy)
-            })?;
+            let lease = request
+                .path
+                .peer
+                .lend(block)
+                .map_err(|_| format!("this process holds all of its {most} results; hint: let go of tables"))?;
             Ok((handle, lease))
         });
         match leased {
@@ -139,16 +146,18 @@ impl Host {
                 head.flags |= response_flag::LEASED;
                 head.lease = lease;
                 head.len = (ResponseHead::BYTES + handle.encode().len()) as u32;
-                self.commit_reserved(ring, &head, &handle.encode())
+                self.commit_reserved(ring, &head, &handle.encode())?;
+                Ok(answer.outcome)
             }
-            Err((text, outcome)) => {
-                // An answer that has no room is Busy; a failure keeps its own outcome and loses the end of its text.
-                let outcome = if answer.outcome == Outcome::Ok { outcome } else { answer.outcome };
+            Err(text) => {
+                // An answer that has no room is Internal, not Busy: the entry has run. A failure keeps its own outcome.
+                let outcome = if answer.outcome == Outcome::Ok { Outcome::Internal } else { answer.outcome };
                 let text = &text.as_bytes()[..text.floor_char_boundary(RESERVED_RESPONSE - ResponseHead::BYTES)];
                 head.outcome = outcome as u8;
                 head.text_len = text.len() as u32;
                 head.len = (ResponseHead::BYTES + text.len()) as u32;
-                self.commit_reserved(ring, &head, text)
+                self.commit_reserved(ring, &head, text)?;
+                Ok(outcome)
             }
         }
     }

@@ -10,7 +10,9 @@ use crate::arena::BadHandle;
 use crate::block::Block;
 use crate::cell::{self, CellState};
 use crate::frame::{Codec, Handle, RequestHead, request_flag};
+use crate::layout::totals;
 use crate::outcome::Outcome;
+use crate::stats;
 use crate::table::{self, Table, TableFault};
 
 use super::host::Host;
@@ -293,9 +295,14 @@ impl Inflight {
 
     fn finish(&mut self, answer: Answer) {
         self.answered = true;
-        let left = self.readers.get().is_none_or(|readers| readers.wait_for_none(READERS_LEAVE_WITHIN));
-        debug_assert!(left, "a reader outlived its request");
-        self.host.answer(self, answer);
+        let done = self.readers.get().is_none_or(|readers| readers.wait_for_none(READERS_LEAVE_WITHIN));
+        // An answer gives the bytes back to the client. Better none, and the client's time-out, than bytes that change
+        // under a reader; the session's extents then stay claimed, since this request stays in flight.
+        if done {
+            self.host.answer(self, answer);
+        } else {
+            stats::count(&self.host.segment.map, &self.host.segment.geometry, totals::STUCK, 1);
+        }
     }
 }
 

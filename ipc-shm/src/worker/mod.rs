@@ -11,4 +11,4 @@ mod readers;
 
 pub use host::Host;
 pub use inflight::{Answer, AnswerBody, Inflight, Metrics, Payload, Probe, TableInput};
-pub use poller::{Poller, Service, StartError, default_socket};
+pub use poller::{Poller, Service, StartError, Stop, default_socket};

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -20,7 +20,7 @@ use crate::doorbell::{self, LONGEST_SLEEP, SpinBudget};
 use crate::frame::{NAME_MAX, RequestHead, kind, request_flag};
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{HEARTBEAT_AT, LAYOUT_VERSION, SlotState, channel, layout_hash, slot_word, totals};
-use crate::os::{now_ns, pidfd_open};
+use crate::os::{now_ns, peer_pidfd};
 use crate::outcome::Outcome;
 use crate::ring::{Consumer, Producer, RingPlace};
 use crate::segment::{OwnedSegment, SegmentError};
@@ -36,6 +36,34 @@ pub trait Service {
     fn serve(&self, request: Inflight);
     /// Looks for requests of this channel that were cancelled while they ran.
     fn cancelled(&self, channel: u32);
+}
+
+/// Tells a worker to stop.
+#[derive(Debug, Default)]
+pub struct Stop {
+    level: AtomicU32,
+}
+
+impl Stop {
+    /// Finish what runs, refuse the rest.
+    pub fn want(&self) {
+        self.level.fetch_max(1, Ordering::AcqRel);
+    }
+
+    /// Do not wait for what runs.
+    pub fn at_once(&self) {
+        self.level.fetch_max(2, Ordering::AcqRel);
+    }
+
+    /// Whether to stop.
+    pub fn is_wanted(&self) -> bool {
+        self.level.load(Ordering::Acquire) >= 1
+    }
+
+    /// Whether not even to wait.
+    pub fn is_at_once(&self) -> bool {
+        self.level.load(Ordering::Acquire) >= 2
+    }
 }
 
 /// Why the worker cannot begin to listen.
@@ -65,7 +93,7 @@ pub enum StartError {
 struct Session {
     socket: UnixStream,
     inbox: Inbox,
-    pidfd: Option<OwnedFd>,
+    pidfd: OwnedFd,
     /// After HELLO.
     peer: Option<Arc<Peer>>,
     pid: u32,
@@ -82,6 +110,8 @@ struct Line {
     session: u64,
     /// A request waits in the ring for which no answer can be reserved now.
     stalled: bool,
+    /// The client has closed its end of the doorbell: the channel is free once its requests are answered.
+    hung_up: bool,
 }
 
 /// The poller.
@@ -89,6 +119,7 @@ pub struct Poller {
     host: Arc<Host>,
     owned: OwnedSegment,
     listener: UnixListener,
+    /// Where the socket lies now: under a name of its own until the segment has its name.
     socket_path: PathBuf,
     socket_inode: u64,
     epoll: Epoll,
@@ -97,6 +128,10 @@ pub struct Poller {
     next_session: u64,
     lines: Vec<Option<Line>>,
     frame: Vec<u8>,
+    /// Channels to look at, gathered and taken in one go; kept for its memory.
+    due: Vec<u32>,
+    /// Lines that are stalled.
+    stalled: usize,
     ticket: u64,
     spin: SpinBudget,
     /// Accepting rests until then: the process is out of descriptors.
@@ -136,6 +171,10 @@ impl Token {
     }
 }
 
+/// Requests taken from one channel before the others are looked at.
+const MOST_A_VISIT: u32 = 32;
+/// While requests keep coming, newcomers wait at most this long to be heard.
+const LOOK_AT_SOCKETS_EVERY: Duration = Duration::from_millis(1);
 /// How long a connection may take to say hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
@@ -154,16 +193,15 @@ impl Poller {
             }
             _ => {}
         }
-        // Bound under a name of its own and moved into place, as the segment is: nobody ever finds a half-made one, and
-        // what a dead worker left is replaced.
+        // Bound under a name of its own and moved into place when the segment has been, as it is: nobody ever finds a
+        // half-made one, what a dead worker left is replaced, and a start that is refused disturbs no live worker.
         let mut new_path = path.clone().into_os_string();
         new_path.push(format!(".{:08x}", owned.segment.header.instance as u32));
         let new_path = PathBuf::from(new_path);
         let listener = UnixListener::bind(&new_path).map_err(os("listen on"))?;
         let settled = std::fs::set_permissions(&new_path, std::fs::Permissions::from_mode(0o600))
-            .and_then(|()| std::fs::rename(&new_path, &path))
             .and_then(|()| listener.set_nonblocking(true))
-            .and_then(|()| std::fs::symlink_metadata(&path));
+            .and_then(|()| std::fs::symlink_metadata(&new_path));
         let meta = settled.map_err(|error| {
             let _ = std::fs::remove_file(&new_path);
             os("listen on")(error)
@@ -176,7 +214,7 @@ impl Poller {
             host,
             owned,
             listener,
-            socket_path: path.clone(),
+            socket_path: new_path,
             socket_inode: meta.ino(),
             epoll,
             wake,
@@ -184,6 +222,8 @@ impl Poller {
             next_session: 0,
             lines,
             frame: Vec::new(),
+            due: Vec::new(),
+            stalled: 0,
             ticket: 0,
             spin: SpinBudget::default(),
             accept_after: None,
@@ -197,6 +237,12 @@ impl Poller {
     /// still lives (only with `replace`).
     pub fn open(&mut self, replace: bool) -> Result<Option<u32>, StartError> {
         let previous = self.owned.publish(replace)?;
+        let path = self.owned.segment.socket();
+        std::fs::rename(&self.socket_path, &path).map_err(|error| {
+            let path = path.clone();
+            StartError::Os { doing: "listen on", path, error }
+        })?;
+        self.socket_path = path;
         self.owned.ready();
         Ok(previous)
     }
@@ -215,12 +261,16 @@ impl Poller {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()))?)
     }
 
-    /// Serves until `stop` is set and nothing runs any more, or `patience` has passed since.
-    pub fn run(&mut self, service: &dyn Service, stop: &AtomicBool, patience: Duration) -> io::Result<()> {
+    /// Serves until a stop is wanted and nothing runs any more, or `patience` has passed since.
+    pub fn run(&mut self, service: &dyn Service, stop: &Stop, patience: Duration) -> io::Result<()> {
         let mut last_scan = Instant::now();
+        let mut last_look = Instant::now();
         let mut stopping: Option<Instant> = None;
         loop {
-            if stop.load(Ordering::Acquire) && stopping.is_none() {
+            if stop.is_at_once() {
+                return Ok(());
+            }
+            if stop.is_wanted() && stopping.is_none() {
                 stopping = Some(Instant::now());
                 self.host.segment.set_state(crate::layout::STATE_STOPPING);
             }
@@ -237,8 +287,12 @@ impl Poller {
                 }
             }
             if worked {
-                // Sockets are looked at too, or a busy ring would keep newcomers out.
-                self.poll_sockets(EpollTimeout::ZERO)?;
+                // Sockets are looked at too, or a busy ring would keep newcomers out; a system call for every request
+                // would cost as much as a short request itself.
+                if last_look.elapsed() >= LOOK_AT_SOCKETS_EVERY {
+                    last_look = Instant::now();
+                    self.poll_sockets(EpollTimeout::ZERO)?;
+                }
                 continue;
             }
             let host = self.host.clone();
@@ -251,8 +305,7 @@ impl Poller {
             sleep.store(self.ticket, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if !attention::any(map, geometry) {
-                let stalled = self.lines.iter().flatten().any(|line| line.stalled);
-                let longest = if stalled { 1 } else { LONGEST_SLEEP.as_millis() as u16 };
+                let longest = if self.stalled > 0 { 1 } else { LONGEST_SLEEP.as_millis() as u16 };
                 self.poll_sockets(EpollTimeout::from(longest))?;
             }
             sleep.store(0, Ordering::Relaxed);
@@ -268,23 +321,23 @@ impl Poller {
     fn take_attention(&mut self, service: &dyn Service, full: bool, stopping: bool) -> bool {
         let host = self.host.clone();
         let (map, geometry) = (&host.segment.map, &host.segment.geometry);
-        let mut channels = Vec::new();
-        attention::take_channels(map, geometry, |index| channels.push(index));
+        let mut due = std::mem::take(&mut self.due);
+        attention::take_channels(map, geometry, |index| due.push(index));
         attention::take_sessions(map, geometry, |slot| {
             if let Some(peer) = self.peer_of_slot(slot) {
                 peer.collect_released(map, geometry);
             }
         });
-        for (index, line) in self.lines.iter().enumerate() {
-            if line.as_ref().is_some_and(|line| full || line.stalled) && !channels.contains(&(index as u32)) {
-                channels.push(index as u32);
-            }
+        if full || self.stalled > 0 {
+            let wanted = |line: &&Line| full || line.stalled;
+            due.extend(self.lines.iter().flatten().filter(wanted).map(|line| line.path.index));
         }
         let mut worked = false;
-        for index in channels {
+        for index in due.drain(..) {
             worked |= self.take_requests(service, index, stopping);
             service.cancelled(index);
         }
+        self.due = due;
         worked
     }
 
@@ -300,11 +353,18 @@ impl Poller {
         }
         let mut worked = false;
         let mut fault = None;
-        line.stalled = false;
+        let mut left = MOST_A_VISIT;
+        self.stalled -= usize::from(std::mem::take(&mut line.stalled));
         loop {
+            if left == 0 {
+                // One busy channel must not keep the others waiting: the rest is for the next round.
+                attention::set_channel(&self.host.segment.map, &self.host.segment.geometry, index);
+                break;
+            }
             match take_one(&self.host, line, &mut self.frame) {
                 Ok(Taken::Request(request)) => {
                     worked = true;
+                    left -= 1;
                     if stopping {
                         request.answer(Answer::failure(
                             Outcome::Unavailable,
@@ -317,6 +377,7 @@ impl Poller {
                 Ok(Taken::Nothing) => break,
                 Ok(Taken::NoRoom) => {
                     line.stalled = true;
+                    self.stalled += 1;
                     break;
                 }
                 Err(what) => {
@@ -354,9 +415,10 @@ impl Poller {
                 Token::Session(id) => self.hear(id),
                 Token::Death(id) => self.died(id),
                 Token::Bell(index) => {
-                    if let Some(Some(line)) = self.lines.get(index as usize)
+                    if let Some(Some(line)) = self.lines.get_mut(index as usize)
                         && let Ok(doorbell::Woken::HungUp) = doorbell::drain(line.path.bell.as_fd())
                     {
+                        line.hung_up = true;
                         let _ = self.epoll.delete(&line.path.bell);
                     }
                 }
@@ -384,9 +446,11 @@ impl Poller {
             let id = self.next_session;
             self.next_session += 1;
             let pid = credentials.pid() as u32;
-            let pidfd = pidfd_open(pid).ok();
-            let watched = self.watch(&socket, Token::Session(id)).is_ok()
-                && pidfd.as_ref().is_none_or(|pidfd| self.watch(pidfd, Token::Death(id)).is_ok());
+            // Without it the end of the process would go unnoticed: whoever cannot be watched is not let in. Mostly it is
+            // dead already.
+            let Ok(pidfd) = peer_pidfd(socket.as_fd(), pid) else { continue };
+            let watched =
+                self.watch(&socket, Token::Session(id)).is_ok() && self.watch(&pidfd, Token::Death(id)).is_ok();
             if watched {
                 let (inbox, since) = (Inbox::default(), Instant::now());
                 let session =
@@ -452,6 +516,8 @@ impl Poller {
         let at = segment.geometry.session(slot);
         let generation = (segment.map.u64(at).load(Ordering::Relaxed) >> 8) + 1;
         segment.map.zero(at + crate::layout::session::RELEASED, segment.geometry.leases_per_session as usize / 8);
+        segment.map.u32(at + crate::layout::session::UID).store(geteuid().as_raw(), Ordering::Relaxed);
+        segment.map.u64(at + crate::layout::session::STARTED).store(now_ns(), Ordering::Relaxed);
         let peer = Arc::new(Peer::new(&segment.geometry, slot, generation, session.pid));
         peer.show(&segment.map, &segment.geometry, SlotState::Active, 0);
         session.peer = Some(peer);
@@ -466,6 +532,12 @@ impl Poller {
         let Some(peer) = self.sessions.get(&id).and_then(|session| session.peer.clone()) else {
             return Err("a channel was asked for before hello".into());
         };
+        let most = (geometry.channels as usize / 2).max(1);
+        if self.sessions.get(&id).is_some_and(|session| session.channels.len() >= most) {
+            let text =
+                format!("this process has {most} channels, as many as one may have of the {}", geometry.channels);
+            return self.refuse(id, Outcome::Busy, &text);
+        }
         let Some(index) = self.lines.iter().position(Option::is_none) else {
             let text = format!("all {} channels are taken", geometry.channels);
             return self.refuse(id, Outcome::Busy, &text);
@@ -498,7 +570,8 @@ impl Poller {
             ReplyRing { producer: Producer::new(map.clone(), RingPlace::of_responses(geometry, index)), taken: 0 };
         let path = Arc::new(ReplyPath { index, peer: peer.clone(), bell, ring: ring.into() });
         let requests = Consumer::new(map.clone(), RingPlace::of_requests(geometry, index));
-        self.lines[index as usize] = Some(Line { requests, path, generation, session: id, stalled: false });
+        self.lines[index as usize] =
+            Some(Line { requests, path, generation, session: id, stalled: false, hung_up: false });
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         session.channels.push(index);
         peer.show(map, geometry, SlotState::Active, session.channels.len() as u32);
@@ -511,9 +584,7 @@ impl Poller {
     fn died(&mut self, id: u64) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.dead = true;
-            if let Some(pidfd) = &session.pidfd {
-                let _ = self.epoll.delete(pidfd);
-            }
+            let _ = self.epoll.delete(&session.pidfd);
             let _ = self.epoll.delete(&session.socket);
             if let Some(peer) = &session.peer {
                 peer.gone.store(true, Ordering::Release);
@@ -527,7 +598,13 @@ impl Poller {
         if let Some(session) = self.sessions.get_mut(&id) {
             let _ = self.epoll.delete(&session.socket);
             match &session.peer {
-                Some(peer) => peer.gone.store(true, Ordering::Release),
+                Some(peer) => {
+                    peer.gone.store(true, Ordering::Release);
+                    // Whatever a process still looks at keeps its session's socket open: nothing is looked at any more.
+                    peer.drop_leases();
+                    let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+                    peer.show(map, geometry, SlotState::Closing, session.channels.len() as u32);
+                }
                 None => session.dead = true,
             }
             self.reclaim(id);
@@ -574,18 +651,9 @@ impl Poller {
             if peer.in_flight.load(Ordering::Acquire) > 0 || (cut && !session.dead) {
                 return;
             }
-            peer.collect_released(map, geometry);
-            if session.dead {
-                peer.drop_leases();
-            } else if peer.lease_count() > 0 {
-                return;
-            }
+            peer.drop_leases();
             for index in session.channels.clone() {
-                if let Some(line) = self.lines[index as usize].take() {
-                    let _ = self.epoll.delete(&line.path.bell);
-                    let word = slot_word(line.generation, SlotState::Free);
-                    map.u64(geometry.channel(index) + channel::WORD).store(word, Ordering::Release);
-                }
+                self.free_line(index);
             }
             host.blocks.arena().reclaim(peer.owner());
             peer.show(map, geometry, SlotState::Free, 0);
@@ -593,6 +661,27 @@ impl Poller {
             return;
         }
         self.sessions.remove(&id);
+    }
+
+    fn free_line(&mut self, index: u32) {
+        let Some(line) = self.lines[index as usize].take() else { return };
+        self.stalled -= usize::from(line.stalled);
+        let _ = self.epoll.delete(&line.path.bell);
+        let word = slot_word(line.generation, SlotState::Free);
+        let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+        map.u64(geometry.channel(index) + channel::WORD).store(word, Ordering::Release);
+        if let Some(session) = self.sessions.get_mut(&line.session) {
+            session.channels.retain(|channel| *channel != index);
+        }
+    }
+
+    /// Frees channels that their clients have closed while the session goes on.
+    fn free_closed_lines(&mut self) {
+        let answered = |line: &&Line| {
+            line.hung_up && line.path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).taken == 0
+        };
+        let closed: Vec<u32> = self.lines.iter().flatten().filter(answered).map(|line| line.path.index).collect();
+        closed.into_iter().for_each(|index| self.free_line(index));
     }
 
     /// Every 100 ms, whatever the bits and bytes said: what was lost is found here.
@@ -607,6 +696,7 @@ impl Poller {
         let late = |session: &Session| session.peer.is_none() && session.since.elapsed() > HELLO_WITHIN;
         let silent: Vec<u64> = self.sessions.iter().filter(|(_, session)| late(session)).map(|(id, _)| *id).collect();
         silent.into_iter().for_each(|id| self.cut(id, "no hello".into()));
+        self.free_closed_lines();
         let ids: Vec<u64> = self.sessions.keys().copied().collect();
         for id in ids {
             let Some(session) = self.sessions.get(&id) else { continue };
@@ -657,7 +747,9 @@ fn take_one(host: &Arc<Host>, line: &mut Line, frame: &mut Vec<u8>) -> Result<Ta
     let Some((head, _)) = frame.split_first_chunk::<{ RequestHead::BYTES }>() else {
         return Err(format!("request frame of {} bytes", frame.len()));
     };
-    let head = RequestHead::decode(head);
+    let mut head = RequestHead::decode(head);
+    // Limits count from here: a time in the future would be a way around them.
+    head.sent_ns = head.sent_ns.min(now_ns());
     let cells = host.segment.geometry.cells_per_channel;
     if !Inflight::adds_up(&head) || head.cell >= cells || head.name_len as usize > NAME_MAX {
         return Err(format!("request frame whose parts do not add up: {head:?}"));

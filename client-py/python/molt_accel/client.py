@@ -1,0 +1,353 @@
+"""A client: one session of this process with one worker, shared by its threads and event loops."""
+
+from __future__ import annotations
+
+import time
+from _thread import RLock
+
+from . import codecs, forks, reply, request
+from ._lib import NULL, Failure, ffi, lib
+from .block import Block
+from .errors import MoltClosed, MoltUnavailable
+
+TYPE_CHECKING = False  # see molt_accel/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Self
+    from weakref import ref
+
+    from .aio import Channel
+    from .answer import Answer
+    from .reply import Reply
+    from .request import Request
+    from .table import Table
+
+DEFAULT_SHM = "/molt0"
+QUERY_SECONDS = 30.0
+"""Time-out of `query` where the call names none."""
+QUERY_ENTRY = "molt.query"
+
+_ATTACH_SLICE_MS = 100  # the library waits without the GIL; between slices Python's signal handlers run
+_call, _wait = lib.molt_call, lib.molt_wait
+_take = reply.take
+_build = request.build
+MSGPACK, ARROW = codecs.MSGPACK, codecs.ARROW
+
+
+class Client:
+    """A session with the worker behind `shm`. It attaches at first use; threads share it, forked children re-attach.
+
+    Every blocking method has a twin that begins with `a` for event loops. Time-outs are seconds, as floats.
+    """
+
+    def __init__(
+        self,
+        shm: str = DEFAULT_SHM,
+        wait: float = 0.0,
+        socket: str | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """`wait`: seconds to wait for a worker that is not there yet. `socket`: where the worker listens, if not where
+        the segment says. `timeout`: for calls and entries that name none (else 5 s)."""
+        self.shm = shm
+        self.wait = wait
+        self.socket = socket
+        self.timeout = timeout
+        # A negative time-out is the C ABI's "unless the entry has its own".
+        self._default_ns = 0 if timeout is None else -request.nanoseconds(timeout)
+        self._closed = False
+        # The destructor that ffi.gc attaches runs when the last call that uses the session has returned, so `close`
+        # in one thread cannot pull the session from under another.
+        self._session: Any = None
+        self._lock = RLock()  # a signal handler may call while its thread attaches
+        self._channels: dict[int, ref[Channel]] = {}  # by id of their event loop, see aio.py
+        forks.join(self)
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        entry: str,
+        payload: Any = None,
+        codec: str = "msgpack",
+        timeout: float | None = None,
+        params: Mapping[str, Any] | None = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """Runs `entry` in the worker and returns its answer.
+
+        codec: "msgpack", "json" (object in, object out; bytes are taken as already encoded), "raw" (bytes as they are)
+        or "arrow" (anything with `__arrow_c_stream__` or `__arrow_c_array__`, or the bytes of an Arrow IPC stream;
+        answers a `Table`). params travel beside the payload and win over anything of that name in it. idempotent: may
+        the call be sent again when the worker dies while it runs (None: as the entry says). Raises `MoltError`.
+        """
+        if codec == "msgpack":
+            number = MSGPACK
+            body = codecs.pack(payload)
+        else:
+            number = codecs.number(codec)
+            body = codecs.encode(number, payload) if number != ARROW else self._arrow(payload)
+        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
+        try:
+            return self._run(entry, _build(entry, number, number, body, params, idempotent, ns)).value()
+        finally:
+            if number == ARROW:
+                _release(body)
+
+    async def acall(
+        self,
+        entry: str,
+        payload: Any = None,
+        codec: str = "msgpack",
+        timeout: float | None = None,
+        params: Mapping[str, Any] | None = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """`call` for event loops. Cancelling the task cancels the request in the worker."""
+        number = codecs.number(codec)
+        await self.aattach()
+        body = codecs.encode(number, payload) if number != ARROW else self._arrow(payload)
+        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
+        try:
+            return (await self._arun(entry, _build(entry, number, number, body, params, idempotent, ns))).value()
+        finally:
+            if number == ARROW:
+                _release(body)
+
+    def query(
+        self,
+        sql: str,
+        tables: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Table:
+        """Runs read-only SQL on `tables`: anything Arrow, placed in shared memory once. `$x` reads params["x"]."""
+        blocks = self._place(tables)
+        try:
+            return self._run(QUERY_ENTRY, self._sql(sql, blocks, params, timeout)).value()
+        finally:
+            _release(*blocks.values())
+
+    async def aquery(
+        self,
+        sql: str,
+        tables: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Table:
+        """`query` for event loops."""
+        await self.aattach()
+        blocks = self._place(tables)
+        try:
+            return (await self._arun(QUERY_ENTRY, self._sql(sql, blocks, params, timeout))).value()
+        finally:
+            _release(*blocks.values())
+
+    def exchange(
+        self,
+        entry: str,
+        payload: Any,
+        codec: int,
+        accept: int,
+        timeout: float | None = None,
+        params: Mapping[str, Any] | None = None,
+        idempotent: bool | None = None,
+    ) -> Answer:
+        """`call` without encoding and decoding: bytes, a buffer or a `Block` in, the answer's own bytes out."""
+        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
+        return self._run(entry, _build(entry, codec, accept, payload, params, idempotent, ns)).answer()
+
+    async def aexchange(
+        self,
+        entry: str,
+        payload: Any,
+        codec: int,
+        accept: int,
+        timeout: float | None = None,
+        params: Mapping[str, Any] | None = None,
+        idempotent: bool | None = None,
+    ) -> Answer:
+        """`exchange` for event loops."""
+        await self.aattach()
+        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
+        return (await self._arun(entry, _build(entry, codec, accept, payload, params, idempotent, ns))).answer()
+
+    def ping(self, timeout: float | None = None) -> float:
+        """Seconds there and back of an empty request; raises `MoltError` when the worker does not answer."""
+        start = time.perf_counter()
+        self.call("echo", b"", "raw", timeout)
+        return time.perf_counter() - start
+
+    async def aping(self, timeout: float | None = None) -> float:
+        """`ping` for event loops."""
+        start = time.perf_counter()
+        await self.acall("echo", b"", "raw", timeout)
+        return time.perf_counter() - start
+
+    def stats(self) -> dict[str, Any]:
+        """What `molt-shm-stat --json` prints, read from the segment itself: it works while the worker hangs."""
+        failure = Failure()
+        text = lib.molt_stat_json(self.shm.encode(), *failure.args)
+        if text == NULL:
+            raise failure.error()
+        try:
+            return codecs.from_json(ffi.string(text))
+        finally:
+            lib.molt_string_free(text)
+
+    async def astats(self) -> dict[str, Any]:
+        """`stats` for event loops; it only reads memory, so it never waits."""
+        return self.stats()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Ends the session. Calls that run in other threads finish; tables stay valid; a second close does nothing."""
+        with self._lock:
+            self._closed = True
+            session, self._session = self._session, None
+            channels, self._channels = self._channels, {}
+        for kept in channels.values():
+            if (channel := kept()) is not None:
+                channel.close_soon()
+        del session
+
+    async def aclose(self) -> None:
+        """`close` for event loops."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        self.session()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self.aattach()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "attached" if self._session is not None else "not attached"
+        return f"<molt_accel.Client {self.shm} {state}>"
+
+    def session(self) -> Any:
+        """The C pointer of the session, attached if it was not yet."""
+        return self._session if self._session is not None else self._attach()
+
+    def _attach(self) -> Any:
+        with self._lock:
+            if self._closed:
+                raise MoltClosed(f"the client of {self.shm} is closed. hint: attach() makes a new one")
+            if self._session is None:
+                session = ffi.gc(_attach(self.shm, self.socket, self.wait), lib.molt_close)
+                if self._session is None:  # still: nobody came between by way of a signal
+                    self._session = session
+            return self._session
+
+    async def aattach(self) -> None:
+        """`session` for event loops: attaching may wait for a worker, so it does that in a thread."""
+        if self._session is None:
+            from asyncio import to_thread
+
+            await to_thread(self.session)
+
+    def _forked(self) -> None:
+        """In a forked child: forget the parent's session without ending it; the next call attaches anew."""
+        session, self._session = self._session, None
+        self._lock = RLock()  # the copy may be locked by a thread that the child does not have
+        channels, self._channels = self._channels, {}
+        for kept in channels.values():
+            if (channel := kept()) is not None:
+                channel.forget()
+        if session is not None:
+            ffi.gc(session, None)
+            lib.molt_forked(session)
+
+    # -- the way of a request ------------------------------------------------------------------------------------
+
+    def _run(self, entry: str, arguments: Request) -> Reply:
+        """Sends, waits, and returns the answer; any other outcome is raised."""
+        session = self._session
+        if session is None:
+            session = self._attach()
+        reply = _take()
+        c = reply.c
+        try:
+            interrupted = _call(session, *arguments, c)
+            while interrupted:  # Python's signal handlers run between two rounds of this loop
+                interrupted = _wait(session, c)
+        except BaseException:  # KeyboardInterrupt, or what another handler raised
+            if c.pending != NULL:
+                lib.molt_cancel(session, c)
+            reply.done()
+            raise
+        if c.outcome:
+            raise reply.error(entry)
+        return reply
+
+    async def _arun(self, entry: str, arguments: Request) -> Reply:
+        from .aio import channel_of_running_loop
+
+        return await channel_of_running_loop(self, self._channels).run(entry, arguments)
+
+    def _arrow(self, payload: Any) -> Any:
+        """An Arrow payload: bytes of an IPC stream as they are, anything else placed in the arena."""
+        if isinstance(payload, (bytes, bytearray, memoryview)):
+            return payload
+        from .arrow import place
+
+        return place(self.session(), payload)
+
+    def _place(self, tables: Mapping[str, Any] | None) -> dict[str, Any]:
+        if not tables:
+            return {}
+        from .arrow import place
+
+        session = self.session()
+        return {name: place(session, table, name) for name, table in tables.items()}
+
+    def _sql(
+        self, sql: str, blocks: Mapping[str, Any], params: Mapping[str, Any] | None, timeout: float | None
+    ) -> Request:
+        packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
+        ns = request.nanoseconds(QUERY_SECONDS if timeout is None else timeout)
+        return request.build_tables(QUERY_ENTRY, blocks, packed, request.IDEMPOTENT, ns)
+
+
+def attach(
+    shm: str = DEFAULT_SHM, wait: float = 0.0, socket: str | None = None, *, timeout: float | None = None
+) -> Client:
+    """A client attached to the worker behind `shm`, at once or within `wait` seconds. Raises `MoltUnavailable`.
+
+    The other arguments are those of `Client`.
+    """
+    client = Client(shm, wait, socket, timeout=timeout)
+    client.session()
+    return client
+
+
+def _attach(shm: str, socket: str | None, wait: float) -> Any:
+    """`molt_attach` in slices, so that Ctrl-C works while it waits."""
+    failure = Failure()
+    name, path = shm.encode(), NULL if socket is None else socket.encode()
+    end = time.monotonic() + wait
+    while True:
+        left_ms = max(0, int((end - time.monotonic()) * 1000))
+        session = lib.molt_attach(name, path, min(left_ms, _ATTACH_SLICE_MS), *failure.args)
+        if session != NULL:
+            return session
+        error = failure.error()
+        if left_ms <= _ATTACH_SLICE_MS or not isinstance(error, MoltUnavailable):
+            raise error
+
+
+def _release(*payloads: Any) -> None:
+    """Frees the blocks among `payloads` when their request is over, not when a traceback lets go of them."""
+    for payload in payloads:
+        if type(payload) is Block:
+            payload.free()

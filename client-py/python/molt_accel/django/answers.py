@@ -1,0 +1,117 @@
+"""HTTP: which codec the client sent, which it wants, and what it gets back."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+
+from .. import codecs
+from ..answer import Answer
+from ..errors import MoltBusy, MoltError, MoltInvalidInput, MoltTooLarge
+from . import settings
+from .body import discard
+
+logger = logging.getLogger("molt_accel.request")
+
+CONTENT_TYPES: Mapping[int, str] = {
+    codecs.JSON: "application/json",
+    codecs.MSGPACK: "application/msgpack",
+    codecs.ARROW: "application/vnd.apache.arrow.stream",
+    codecs.RAW: "application/octet-stream",
+}
+_CODECS: Mapping[str, int] = {
+    "application/json": codecs.JSON,
+    "application/msgpack": codecs.MSGPACK,
+    "application/x-msgpack": codecs.MSGPACK,
+    "application/vnd.msgpack": codecs.MSGPACK,
+    "application/vnd.apache.arrow.stream": codecs.ARROW,
+}
+_OFFERED = list(_CODECS)  # in order of preference where the client has none
+_ACCEPTS_KEPT = 256
+_accepts: dict[str, int] = {"": codecs.JSON, "*/*": codecs.JSON, "application/json": codecs.JSON}
+
+# What an HTTP client reads of outcomes that are none of its business; the log has the whole message.
+_SENTENCES: Mapping[str, str] = {
+    "unknown_entry": "This endpoint is not available.",
+    "too_large": "The request body is too large.",
+    "cancelled": "The request was cancelled.",
+    "busy": "The service is busy. Try again later.",
+    "timeout": "The service did not answer in time.",
+    "unavailable": "The service is unavailable.",
+    "worker_lost": "The service failed while it handled the request.",
+}
+_FAILED = "The service failed to handle the request."
+
+
+def codec_of_body(request: HttpRequest, default: int) -> int:
+    """The codec that the Content-Type names; `default` for types that molt does not know."""
+    return _CODECS.get(request.content_type or "", default)
+
+
+def codec_of_answer(request: HttpRequest) -> int:
+    """The codec that the Accept header prefers; JSON where it prefers none that molt speaks."""
+    accept = request.META.get("HTTP_ACCEPT", "")
+    known = _accepts.get(accept)
+    if known is None:
+        known = _CODECS.get(request.get_preferred_type(_OFFERED) or "", codecs.JSON)
+        if len(_accepts) < _ACCEPTS_KEPT:  # browsers and programs send few different ones; an attacker any number
+            _accepts[accept] = known
+    return known
+
+
+def success(request: HttpRequest, answer: Answer, shape: Callable[[HttpRequest, Any], Any] | None) -> HttpResponseBase:
+    """The HTTP answer: the worker's bytes, or what `shape(request, decoded)` makes of them. `.molt` has the metrics."""
+    if shape is None:
+        response = HttpResponse(answer.body, content_type=CONTENT_TYPES[answer.codec])
+        response.molt = answer.metrics  # type: ignore[attr-defined]
+        return response
+    return shaped(shape(request, codecs.decode(answer.codec, answer.body)), answer)
+
+
+def shaped(result: Any, answer: Answer) -> HttpResponseBase:
+    """What `response=` returned, as an HTTP answer."""
+    response = result if isinstance(result, HttpResponseBase) else JsonResponse(result, safe=False)
+    response.molt = answer.metrics  # type: ignore[attr-defined]
+    return response
+
+
+def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
+    """The HTTP answer for an outcome other than ok, and its line in the log."""
+    status = error.http_status
+    if isinstance(error, MoltBusy):
+        status = settings.read().BUSY_STATUS
+    logger.log(
+        logging.ERROR if status >= 500 and not isinstance(error, MoltBusy) else logging.INFO,
+        "%s %s: %s %s: %s",
+        request.method,
+        request.path,
+        error.entry or "molt",
+        error.outcome,
+        error,
+        extra={"request": request, "status_code": status, "entry": error.entry, "outcome": error.outcome},
+    )
+    discard(request, settings.read().MAX_BODY)
+    shape = settings.read().ERROR_RESPONSE
+    response = shape(request, error, status) if callable(shape) else JsonResponse(_body(error), status=status)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return response
+
+
+def _body(error: MoltError) -> dict[str, Any]:
+    if isinstance(error, MoltInvalidInput):
+        return {"error": error.message, **_mapping(error.details)}
+    if isinstance(error, MoltTooLarge):
+        return {"error": _SENTENCES[error.outcome], **_mapping(error.details)}
+    return {"error": _SENTENCES.get(error.outcome, _FAILED)}
+
+
+def _mapping(details: Any) -> Mapping[str, Any]:
+    if isinstance(details, dict):
+        return {str(key): value for key, value in details.items()}
+    return {} if details is None else {"details": details}

@@ -1,0 +1,149 @@
+"""The request's body: from the server's stream straight into shared memory, never through `request.body`."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.request import RawPostDataException
+
+from ..block import Block
+from ..client import Client
+from ..errors import MoltInvalidInput, MoltTooLarge
+from .streams import readinto
+
+SMALL_BYTES = 4096
+"""Up to here a body goes over as bytes: it fits the ring, and a block would cost more than the copy."""
+CHUNK_BYTES = 256 * 1024
+"""Asked of the server's stream at once: large enough to be few calls, small enough to stay in the cache."""
+
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+class Body:
+    """A body on its way to the worker."""
+
+    __slots__ = ("_request", "payload")
+
+    payload: bytes | Block
+
+    def __init__(self, payload: bytes | Block, request: HttpRequest | None = None) -> None:
+        self.payload = payload
+        self._request = request  # whose stream was read for it
+
+    def restore(self) -> None:
+        """Gives the body back to the request, so that a view that runs after all finds `request.body`."""
+        request = self._request
+        if request is not None:
+            payload = self.payload
+            request._body = payload if isinstance(payload, bytes) else bytes(payload.view)
+            request._stream = BytesIO(request._body)
+
+    def free(self) -> None:
+        """Gives back the shared memory."""
+        if isinstance(self.payload, Block):
+            self.payload.free()
+
+
+def has_body(request: HttpRequest) -> bool:
+    """Whether the input is the body; else it is query parameters and URL arguments."""
+    if request.method in _BODILESS:
+        return False
+    return request.method != "DELETE" or bool(content_length(request)) or "HTTP_TRANSFER_ENCODING" in request.META
+
+
+def content_length(request: HttpRequest) -> int | None:
+    """What the client announces; None when it announces nothing usable."""
+    try:
+        length = int(request.META.get("CONTENT_LENGTH") or -1)
+    except ValueError:
+        return None
+    return length if length >= 0 else None
+
+
+def read(request: HttpRequest, client: Client, limit: int) -> Body:
+    """Reads the body. Over `limit` bytes it is MoltTooLarge: before anything is read where the length is announced."""
+    if hasattr(request, "_body"):  # somebody has read it already
+        _check(len(request._body), limit)
+        return Body(request._body)
+    if request._read_started:  # type: ignore[attr-defined]
+        raise RawPostDataException("the request's stream was read in part before the offload")
+    length = content_length(request)
+    if length is None:
+        return Body(_read_unannounced(request, limit), request)
+    _check(length, limit)
+    if length <= SMALL_BYTES:
+        data = request.read(length)
+        while len(data) < length and (more := request.read(length - len(data))):
+            data += more
+        if len(data) < length:
+            raise _cut(len(data), length)
+        return Body(data, request)
+    block = Block(client.session(), length)
+    try:
+        _fill(request, block.view)
+    except BaseException:
+        block.free()
+        raise
+    return Body(block, request)
+
+
+def discard(request: HttpRequest, limit: int) -> None:
+    """Reads what is left of a body of up to `limit` bytes that nobody wants.
+
+    A WSGI server that finds it unread closes the connection without saying so in the answer's headers (gunicorn beyond
+    64 KiB), and the client's next request on that connection fails. Over `limit` that is right.
+    """
+    if hasattr(request, "_body") or not 0 < (content_length(request) or 0) <= limit:
+        return
+    try:
+        while request.read(65536):
+            pass
+    except OSError:  # the client is gone
+        pass
+
+
+def _fill(request: HttpRequest, view: memoryview) -> None:
+    position, length = 0, len(view)
+    into = readinto(request, length)
+    if into is not None:
+        request._read_started = True  # type: ignore[attr-defined]
+    while position < length:
+        if into is not None:
+            count = into(view[position:])
+        else:
+            chunk = request.read(min(CHUNK_BYTES, length - position))
+            count = len(chunk)
+            view[position : position + count] = chunk
+        if not count:
+            raise _cut(position, length)
+        position += count
+
+
+def _read_unannounced(request: HttpRequest, limit: int) -> bytes:
+    """A chunked body, whose length shows when it ends. Under WSGI Django's own stream is empty then, and the server's
+    may be read to its end only if the server says so."""
+    stream: Any = request
+    environ = getattr(request, "environ", None)
+    if environ is not None and environ.get("wsgi.input_terminated"):
+        stream = environ["wsgi.input"]
+        request._read_started = True  # type: ignore[attr-defined]
+    chunks, total = [], 0
+    while chunk := stream.read(CHUNK_BYTES):
+        total += len(chunk)
+        _check(total, limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _check(length: int, limit: int) -> None:
+    if length > limit:
+        raise MoltTooLarge(
+            f"the request body has {length} bytes or more, the limit is {limit}. hint: MOLT['MAX_BODY'] sets it",
+            details={"limit": limit},
+        )
+
+
+def _cut(position: int, length: int) -> MoltInvalidInput:
+    return MoltInvalidInput(f"the request body ended after {position} of {length} bytes")

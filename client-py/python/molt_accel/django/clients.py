@@ -1,0 +1,32 @@
+"""The process's client: made at the first request, shared by all threads and event loops, renewed after a fork."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from ..client import Client
+from . import settings
+
+_lock = Lock()
+_clients: dict[tuple[str, float, float], Client] = {}
+
+
+def client() -> Client:
+    """The `Client` that the settings in force describe. It attaches at its first use, and anew in a forked child."""
+    wanted = settings.read()
+    key = wanted.SHM, wanted.TIMEOUT, wanted.ATTACH_WAIT
+    kept = _clients.get(key)
+    if kept is None:
+        with _lock:
+            kept = _clients.get(key) or Client(wanted.SHM, wanted.ATTACH_WAIT, timeout=wanted.TIMEOUT)
+            _clients[key] = kept
+    return kept
+
+
+def close() -> None:
+    """Ends the process's sessions; the next `client()` begins anew. For the end of a test."""
+    with _lock:
+        ended = list(_clients.values())
+        _clients.clear()
+    for kept in ended:
+        kept.close()

@@ -1,0 +1,177 @@
+"""`offload` and `aoffload`: the rest of a view, done by an entry of the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any, NamedTuple
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from .. import codecs
+from ..client import Client
+from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
+from . import answers, settings
+from .body import Body, has_body, read
+from .clients import client
+
+Params = Mapping[str, Any] | Callable[[HttpRequest], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+Payload = Any | Callable[[HttpRequest], Any]
+Response = Callable[[HttpRequest, Any], Any]
+UrlArguments = tuple[Sequence[Any], Mapping[str, Any]]
+
+
+class Plan(NamedTuple):
+    """What a view hands over, and how: the arguments of `offload`, checked."""
+
+    entry: str
+    codec: int
+    timeout: float | None
+    params: Params | None
+    payload: Payload | None
+    response: Response | None
+    idempotent: bool | None
+    fallback: bool = False
+
+    def falls_back(self, error: MoltError) -> bool:
+        """Whether the view's own code runs instead: never where that would feed an overload or do the work twice."""
+        if not self.fallback:
+            return False
+        if isinstance(error, MoltUnavailable):
+            return True
+        if not isinstance(error, MoltWorkerLost):
+            return False
+        by_manifest = isinstance(error.details, dict) and bool(error.details.get("idempotent"))
+        return by_manifest if self.idempotent is None else self.idempotent
+
+
+def offload(
+    request: HttpRequest,
+    *,
+    entry: str,
+    codec: str = "json",
+    timeout: float | None = None,
+    params: Params | None = None,
+    payload: Payload | None = None,
+    response: Response | None = None,
+    idempotent: bool | None = None,
+) -> HttpResponseBase:
+    """Answers `request` by `entry`. Call it after whatever the view checks: `return offload(request, entry=...)`.
+
+    The request's body goes over untouched; for methods without one, query parameters and URL arguments as one object.
+    codec: what the body is in where the Content-Type does not say. timeout: seconds. params: what the server vouches
+    for, a mapping or `callable(request)`; it wins over anything of that name in the body. payload: an object, or
+    `callable(request)`, to send instead of the body. response: `callable(request, answer)` shapes the decoded answer
+    into an HttpResponse or an object for JSON; else the worker's bytes are the answer. idempotent: as in `Client.call`.
+    Every outcome becomes an HTTP answer (see docs: 400, 413, 502, 503, 504, ...); nothing is raised.
+    """
+    plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent)
+    try:
+        return run(request, plan)
+    except MoltError as error:
+        return answers.failure(request, error)
+
+
+async def aoffload(
+    request: HttpRequest,
+    *,
+    entry: str,
+    codec: str = "json",
+    timeout: float | None = None,
+    params: Params | None = None,
+    payload: Payload | None = None,
+    response: Response | None = None,
+    idempotent: bool | None = None,
+) -> HttpResponseBase:
+    """`offload` for async views; `params`, `payload` and `response` may be coroutine functions."""
+    plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent)
+    try:
+        return await arun(request, plan)
+    except MoltError as error:
+        return answers.failure(request, error)
+
+
+def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
+    """`offload`, with any other outcome raised. `url`: the view's arguments, if not those that the URL resolved to."""
+    params: Any = plan.params(request) if callable(plan.params) else plan.params
+    given = plan.payload(request) if callable(plan.payload) else plan.payload
+    molt = client()
+    codec, body = _message(request, plan, molt, given, url)
+    try:
+        answer = molt.exchange(
+            plan.entry, body.payload, codec, _accept(request, plan), plan.timeout, params, plan.idempotent
+        )
+    except MoltError as error:
+        if plan.falls_back(error):
+            body.restore()
+        raise
+    finally:
+        body.free()
+    return answers.success(request, answer, plan.response)
+
+
+async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
+    """`run` for async views."""
+    params = await _value(plan.params(request)) if callable(plan.params) else plan.params
+    given = await _value(plan.payload(request)) if callable(plan.payload) else plan.payload
+    molt = client()
+    await molt.aattach()
+    codec, body = _message(request, plan, molt, given, url)
+    try:
+        answer = await molt.aexchange(
+            plan.entry, body.payload, codec, _accept(request, plan), plan.timeout, params, plan.idempotent
+        )
+    except MoltError as error:
+        if plan.falls_back(error):
+            body.restore()
+        raise
+    finally:
+        body.free()
+    if plan.response is None:
+        return answers.success(request, answer, None)
+    return answers.shaped(await _value(plan.response(request, codecs.decode(answer.codec, answer.body))), answer)
+
+
+def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None) -> tuple[int, Body]:
+    """The payload and its codec. No worker is noticed here, before the body is read, so that a fallback still can."""
+    if given is not None:
+        return plan.codec, _encoded(plan.codec, given, molt)
+    molt.session()
+    if not has_body(request):
+        codec = plan.codec if plan.codec in (codecs.JSON, codecs.MSGPACK) else codecs.JSON
+        return codec, Body(codecs.encode(codec, _arguments(request, url)))
+    return answers.codec_of_body(request, plan.codec), read(request, molt, settings.read().MAX_BODY)
+
+
+def _encoded(codec: int, given: Any, molt: Client) -> Body:
+    if codec != codecs.ARROW:
+        return Body(codecs.encode(codec, given))
+    from ..arrow import place
+
+    return Body(given if isinstance(given, bytes) else place(molt.session(), given))
+
+
+def _arguments(request: HttpRequest, url: UrlArguments | None) -> dict[str, Any]:
+    """Query parameters (a repeated one as a list) and URL arguments as one object. The URL's own names win."""
+    arguments: dict[str, Any] = {
+        name: values[0] if len(values) == 1 else values for name, values in request.GET.lists()
+    }
+    if url is None and request.resolver_match is not None:
+        url = request.resolver_match.args, request.resolver_match.kwargs
+    if url is not None:
+        unnamed, named = url
+        if unnamed:
+            arguments["args"] = unnamed
+        arguments.update(named)
+    return arguments
+
+
+def _accept(request: HttpRequest, plan: Plan) -> int:
+    if plan.codec == codecs.RAW:
+        return codecs.RAW
+    return codecs.MSGPACK if plan.response is not None else answers.codec_of_answer(request)
+
+
+async def _value(result: Any) -> Any:
+    return await result if isawaitable(result) else result

@@ -1,0 +1,90 @@
+"""What the tests share: Django configured without a project, workers under free names, conditions with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import django
+import pytest
+import uvloop
+from django.conf import settings
+
+settings.configure(
+    SECRET_KEY="tests",
+    ALLOWED_HOSTS=["*"],
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "molt_accel.django"],
+    ROOT_URLCONF="site_urls",
+    USE_TZ=True,
+    MOLT={"SHM": "/molt-tests-nobody"},
+)
+django.setup()
+
+import molt_accel  # noqa: E402
+from molt_accel.django import body, clients  # noqa: E402
+from stub import StubBlock, StubClient  # noqa: E402
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Callable[[], Any]]:
+    """Every async test runs on both loops."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[molt_accel.SpawnedClient]:
+    """A client of a worker that the module's tests share and leave unharmed."""
+    with molt_accel.spawn(arena="32MiB", threads=2) as spawned:
+        yield spawned
+
+
+@pytest.fixture
+def own() -> Iterator[molt_accel.SpawnedClient]:
+    """A client of a worker that the test may stop or kill."""
+    with molt_accel.spawn(arena="32MiB", threads=2) as spawned:
+        yield spawned
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> StubClient:
+    """Stands in for the process's client."""
+    client = StubClient()
+    # The package's name `offload` is the function; the module is reached through the table of modules.
+    monkeypatch.setattr(sys.modules["molt_accel.django.offload"], "client", lambda: client)
+    monkeypatch.setattr(body, "Block", StubBlock)
+    StubBlock.live = 0
+    return client
+
+
+@pytest.fixture(autouse=True)
+def _no_client_left() -> Iterator[None]:
+    yield
+    clients.close()
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Waits for a condition, at most so long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+def in_child(check: Callable[[], None]) -> int:
+    """Runs `check` in a forked child; the child's exit status is 0 when it passed."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            check()
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

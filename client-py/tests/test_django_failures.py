@@ -1,0 +1,165 @@
+"""Other outcomes as HTTP: status, words, headers, log; and when the view's own code runs instead."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncRequestFactory, RequestFactory, override_settings
+
+from molt_accel.django import molt_offload, offload
+from molt_accel.errors import (
+    MoltBusy,
+    MoltError,
+    MoltInternalError,
+    MoltInvalidInput,
+    MoltTimeout,
+    MoltUnavailable,
+    MoltUnknownEntry,
+    MoltWorkerLost,
+)
+from stub import StubBlock, StubClient
+
+factory = RequestFactory()
+SECRET = "at /srv/app/worker.rs:12, hint: molt_worker --shm /molt0"
+
+
+def post(body: bytes = b"{}") -> HttpRequest:
+    return factory.post("/x/", body, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (MoltUnknownEntry(SECRET), 500, "not available"),
+        (MoltBusy(SECRET, retry_after=1.0), 503, "busy"),
+        (MoltTimeout(SECRET), 504, "in time"),
+        (MoltUnavailable(SECRET), 503, "unavailable"),
+        (MoltWorkerLost(SECRET), 502, "failed while"),
+        (MoltInternalError(SECRET), 500, "failed to handle"),
+    ],
+)
+def test_nothing_of_the_inside_reaches_the_client_and_everything_the_log(
+    stub: StubClient,
+    caplog: pytest.LogCaptureFixture,
+    error: MoltError,
+    status: int,
+    words: str,
+) -> None:
+    stub.answer = error
+    with caplog.at_level(logging.INFO, "molt_accel.request"):
+        response = offload(post(), entry="e")
+    assert response.status_code == status
+    assert list(json.loads(response.content)) == ["error"] and words in json.loads(response.content)["error"]
+    assert b"srv" not in response.content and b"hint" not in response.content
+    (record,) = caplog.records
+    assert SECRET in record.getMessage() and "POST /x/" in record.getMessage() and record.outcome == error.outcome
+
+
+def test_invalid_input_tells_the_client_what_and_where(stub: StubClient) -> None:
+    stub.answer = MoltInvalidInput("qty must be 1..10000", details={"index": 3, "field": "qty"})
+    response = offload(post(), entry="e")
+    assert response.status_code == 400
+    assert json.loads(response.content) == {"error": "qty must be 1..10000", "index": 3, "field": "qty"}
+    stub.answer = MoltInvalidInput("no such order", status=404)
+    assert offload(post(), entry="e").status_code == 404
+
+
+@pytest.mark.parametrize(("after", "header"), [(0.2, "1"), (1.0, "1"), (2.5, "3")])
+def test_busy_says_when_to_come_back_in_whole_seconds(stub: StubClient, after: float, header: str) -> None:
+    stub.answer = MoltBusy("full", retry_after=after)
+    assert offload(post(), entry="e").headers["Retry-After"] == header
+    with override_settings(MOLT={"BUSY_STATUS": 429}):
+        assert offload(post(), entry="e").status_code == 429
+
+
+def shaped(request: HttpRequest, error: MoltError, status: int) -> HttpResponse:
+    return HttpResponse(f"{request.path} {error.outcome} {status}", status=status)
+
+
+@pytest.mark.parametrize("given", [shaped, "test_django_failures.shaped"])
+def test_a_project_may_word_its_errors_itself(stub: StubClient, given: Any) -> None:
+    stub.answer = MoltBusy("full", retry_after=1.0)
+    with override_settings(MOLT={"ERROR_RESPONSE": given}):
+        response = offload(post(), entry="e")
+    assert (response.content, response.headers["Retry-After"]) == (b"/x/ busy 503", "1")
+
+
+# -- fallback -------------------------------------------------------------------------------------------------------
+
+
+def decorated(**options: Any) -> Any:
+    @molt_offload(entry="e", fallback=True, **options)
+    def view(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        return HttpResponse(b"own code: " + request.body[:8])
+
+    return view
+
+
+LOST_IDEMPOTENT = MoltWorkerLost("gone", details={"idempotent": True})
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "falls_back"),
+    [
+        (MoltUnavailable("nobody"), {}, True),
+        (MoltWorkerLost("gone"), {}, False),
+        (MoltWorkerLost("gone"), {"idempotent": True}, True),
+        (LOST_IDEMPOTENT, {}, True),
+        (LOST_IDEMPOTENT, {"idempotent": False}, False),
+        (MoltBusy("full"), {"idempotent": True}, False),
+        (MoltTimeout("late"), {"idempotent": True}, False),
+        (MoltInternalError("broken"), {"idempotent": True}, False),
+        (MoltInvalidInput("bad"), {"idempotent": True}, False),
+    ],
+)
+@pytest.mark.parametrize("size", [8, 5000])
+def test_the_view_runs_instead_only_where_that_is_safe_and_finds_its_body(
+    stub: StubClient,
+    caplog: pytest.LogCaptureFixture,
+    error: MoltError,
+    options: Any,
+    falls_back: bool,
+    size: int,
+) -> None:
+    stub.answer = error
+    request = post(b"12345678" * (size // 8))
+    response = decorated(**options)(request)
+    assert StubBlock.live == 0
+    if falls_back:
+        assert response.content == b"own code: 12345678" and len(request.body) == size
+        assert request.read(3) == b"123"
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING and "the view runs instead" in record.getMessage()
+    else:
+        assert response.status_code == error.http_status
+
+
+def test_no_worker_is_noticed_before_the_body_is_read(stub: StubClient) -> None:
+    stub.session_error = MoltUnavailable("nobody")
+    request = post(b"12345678")
+    assert decorated()(request).content == b"own code: 12345678"
+
+
+def test_without_fallback_the_view_never_runs(stub: StubClient) -> None:
+    @molt_offload(entry="e")
+    def view(request: HttpRequest) -> HttpResponse:
+        raise AssertionError("ran")
+
+    stub.answer = MoltUnavailable("nobody")
+    assert view(post()).status_code == 503
+
+
+async def test_async_views_fall_back_too(stub: StubClient) -> None:
+    @molt_offload(entry="e", fallback=True)
+    async def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.body)
+
+    stub.answer = MoltUnavailable("nobody")
+    request = AsyncRequestFactory().post("/", b"y" * 5000, "application/json")
+    assert (await view(request)).content == b"y" * 5000
+    stub.answer = MoltBusy("full")
+    assert (await view(AsyncRequestFactory().post("/", b"{}", "application/json"))).status_code == 503

@@ -1,0 +1,47 @@
+"""The settings dict: read late, checked by key, renewed when a test overrides it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from molt_accel.django import client, settings
+
+
+def test_defaults() -> None:
+    assert settings.check({}) == ("/molt0", 5.0, 64 * 2**20, 0.0, 503, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"TIMOUT": 1}, r"MOLT\['TIMOUT'\] is unknown. hint: did you mean 'TIMEOUT'\?"),
+        ({"shm": "/x"}, r"MOLT\['shm'\] is unknown. hint: did you mean 'SHM'\?"),
+        ({"QQQ": 1}, r"known keys: SHM, TIMEOUT, MAX_BODY"),
+        ({"TIMEOUT": "5"}, r"MOLT\['TIMEOUT'\] is '5'. hint: give seconds, over 0"),
+        ({"TIMEOUT": 0}, r"MOLT\['TIMEOUT'\] is 0"),
+        ({"MAX_BODY": 1.5}, r"MOLT\['MAX_BODY'\] is 1.5"),
+        ({"MAX_BODY": True}, r"MOLT\['MAX_BODY'\] is True"),
+        ({"ATTACH_WAIT": -1}, r"MOLT\['ATTACH_WAIT'\] is -1"),
+        ({"BUSY_STATUS": 500}, r"MOLT\['BUSY_STATUS'\] is 500. hint: give 503 or 429"),
+        ({"SHM": ""}, r"MOLT\['SHM'\] is ''"),
+        ({"ERROR_RESPONSE": "no.such.thing"}, r"MOLT\['ERROR_RESPONSE'\] is 'no.such.thing'"),
+        ({"ERROR_RESPONSE": 5}, r"MOLT\['ERROR_RESPONSE'\] is 5"),
+        ("/molt0", r"MOLT is a str. hint: make it a dict"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(given: Any, message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
+        settings.check(given)
+
+
+def test_overridden_settings_are_honoured_and_so_is_their_end() -> None:
+    before = client()
+    assert before is client() and before.shm == "/molt-tests-nobody"
+    with override_settings(MOLT={"SHM": "/molt-tests-other", "TIMEOUT": 0.5, "ATTACH_WAIT": 0.1}):
+        inside = client()
+        assert (inside.shm, inside.timeout, inside.wait) == ("/molt-tests-other", 0.5, 0.1)
+    assert client() is before

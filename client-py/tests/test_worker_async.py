@@ -1,0 +1,145 @@
+"""Event loops: no thread waits, cancelling reaches the worker, deadlines hold, loops come and go.
+
+Every coroutine here runs on asyncio's own loop and on uvloop, see conftest.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+import time
+
+import pytest
+import uvloop
+
+import molt_accel
+from conftest import until
+
+Client = molt_accel.SpawnedClient
+
+
+async def test_every_method_has_its_twin(client: Client) -> None:
+    assert await client.acall("echo", {"a": 1}) == {"a": 1}
+    assert await client.acall("echo", [1], codec="json") == [1]
+    assert await client.acall("echo", bytes(1_000_000), codec="raw") == bytes(1_000_000)
+    assert (await client.acall("compute", {"values": [1]}, params={"scale": 3}))["scaled"] == [3]
+    assert 0 < await client.aping() < 5
+    assert (await client.astats())["worker"]["pid"] == client.worker.pid
+    async with molt_accel.Client(client.shm) as other:
+        assert await other.acall("echo", 1) == 1
+    with pytest.raises(molt_accel.MoltClosed):
+        await other.acall("echo", 1)
+
+
+async def test_many_in_flight_and_no_thread_for_them(client: Client) -> None:
+    await client.acall("echo", 0)
+    threads = threading.active_count()
+    calls = [asyncio.create_task(client.acall("echo", [number, "x" * 500])) for number in range(2000)]
+    await asyncio.sleep(0)
+    assert threading.active_count() == threads
+    assert [number for number, _ in await asyncio.gather(*calls)] == list(range(2000))
+
+
+async def test_failures_are_raised_where_they_are_awaited(client: Client) -> None:
+    good, unknown, wrong = await asyncio.gather(
+        client.acall("echo", 1), client.acall("nobody", 1), client.acall("compute", 1), return_exceptions=True
+    )
+    assert good == 1
+    assert isinstance(unknown, molt_accel.MoltUnknownEntry) and unknown.entry == "nobody"
+    assert isinstance(wrong, molt_accel.MoltInvalidInput)
+
+
+async def test_a_stopped_worker_is_a_timeout_on_time_and_the_loop_runs_on(own: Client) -> None:
+    await own.acall("echo", 1)
+    os.kill(own.worker.pid, signal.SIGSTOP)
+    try:
+        turns = 0
+        call = asyncio.create_task(own.acall("echo", 1, timeout=0.3))
+        start = time.monotonic()
+        while not call.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        with pytest.raises(molt_accel.MoltTimeout):
+            await call
+        assert 0.25 < time.monotonic() - start < 1.5 and turns > 5
+    finally:
+        os.kill(own.worker.pid, signal.SIGCONT)
+    assert await own.acall("echo", 2, timeout=10.0) == 2
+
+
+async def test_cancelling_the_task_cancels_the_request(own: Client) -> None:
+    await own.acall("echo", 1)
+    os.kill(own.worker.pid, signal.SIGSTOP)
+    call = asyncio.create_task(own.acall("echo", 1, timeout=60.0))
+    await asyncio.sleep(0)  # it is submitted now
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    os.kill(own.worker.pid, signal.SIGCONT)
+    assert await own.acall("echo", 2) == 2
+    until(lambda: own.stats()["totals"]["cancelled"] >= 1, "the worker counts the cancelled request")
+
+
+async def test_a_killed_worker_ends_what_is_in_flight(own: Client) -> None:
+    await own.acall("echo", 1)
+    os.kill(own.worker.pid, signal.SIGSTOP)
+    call = asyncio.create_task(own.acall("echo", 1, timeout=60.0))
+    await asyncio.sleep(0)
+    own.worker.kill()
+    with pytest.raises((molt_accel.MoltUnavailable, molt_accel.MoltWorkerLost)):
+        async with asyncio.timeout(10):
+            await call
+
+
+async def test_closing_ends_what_is_in_flight(own: Client) -> None:
+    other = molt_accel.attach(own.shm)
+    await other.acall("echo", 1)
+    os.kill(own.worker.pid, signal.SIGSTOP)
+    try:
+        call = asyncio.create_task(other.acall("echo", 1, timeout=60.0))
+        await asyncio.sleep(0)
+        await other.aclose()
+        with pytest.raises(molt_accel.MoltClosed):
+            await call
+    finally:
+        os.kill(own.worker.pid, signal.SIGCONT)
+
+
+def test_loops_come_and_go_and_leave_nothing(client: Client) -> None:
+    async def one() -> int:
+        return await client.acall("echo", 1)
+
+    def channels() -> int:
+        mine = [session for session in client.stats()["sessions"] if session["pid"] == os.getpid()]
+        return sum(session["channels"] for session in mine)
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        asyncio.run(one())
+        uvloop.run(one())
+    kept = channels()
+    for _ in range(30):
+        asyncio.run(one())
+        uvloop.run(one())
+    gc.collect()
+    assert channels() <= kept
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 8  # a pool of channels stays, loops do not
+
+
+def test_loops_in_threads_share_a_client(client: Client) -> None:
+    async def work(number: int) -> list[int]:
+        return await asyncio.gather(*(client.acall("echo", number * 1000 + turn) for turn in range(200)))
+
+    results: dict[int, list[int]] = {}
+    threads = [
+        threading.Thread(target=lambda number=number: results.update({number: asyncio.run(work(number))}))
+        for number in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: [number * 1000 + turn for turn in range(200)] for number in range(4)}

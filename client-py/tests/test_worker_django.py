@@ -1,0 +1,119 @@
+"""Django in front of a real worker: bodies, codecs, outcomes, restarts."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import pytest
+from django.test import AsyncClient, Client, override_settings
+
+import molt_accel
+from conftest import in_child
+from molt_accel.django import client as process_client
+
+NUMBERS = {"values": [1, 2, 3], "scale": 2, "offset": 0}
+RESULT = {"count": 3, "sum": 6, "scaled": [2, 4, 6]}
+
+
+@pytest.fixture
+def site(client: molt_accel.SpawnedClient) -> Iterator[Client]:
+    """Django's test client before the module's worker."""
+    with override_settings(MOLT={"SHM": client.shm}):
+        yield Client()
+
+
+@pytest.mark.parametrize("url", ["/compute/", "/acompute/"])
+def test_json_and_msgpack_in_and_out(site: Client, url: str) -> None:
+    assert site.post(url, NUMBERS, content_type="application/json").json() == RESULT
+    packed = site.generic(
+        "POST", url, msgpack.packb(NUMBERS), "application/msgpack", headers={"accept": "application/msgpack"}
+    )
+    assert packed.headers["Content-Type"] == "application/msgpack" and msgpack.unpackb(packed.content) == RESULT
+    assert packed.molt.exec_us >= 0
+
+
+async def test_async_all_the_way(client: molt_accel.SpawnedClient) -> None:
+    with override_settings(MOLT={"SHM": client.shm}):
+        site = AsyncClient()
+        response = await site.post("/acompute/", NUMBERS, content_type="application/json")
+        assert response.json() == RESULT
+        assert (await site.get("/ainside/")).json() == {"sum": 3, "scaled": [1, 2]}
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 300_000, 6 * 2**20])
+def test_bodies_of_any_size_arrive_untouched(site: Client, size: int) -> None:
+    data = os.urandom(size)
+    response = site.generic("POST", "/echo/", data, "application/octet-stream")
+    assert response.content == data and response.headers["Content-Type"] == "application/octet-stream"
+
+
+def test_query_and_url_arguments_are_the_payload_without_a_body(site: Client) -> None:
+    assert site.get("/arguments/7/?a=x&b=1&b=2").json() == {"pk": 7, "a": "x", "b": ["1", "2"]}
+
+
+def test_offload_inside_a_view_comes_after_its_checks(site: Client) -> None:
+    assert site.post("/inside/", NUMBERS, content_type="application/json").status_code == 401
+    response = site.post("/inside/", NUMBERS, content_type="application/json", headers={"x-scale": "10"})
+    assert response.json() == {"sum": 6, "scaled": [10, 20, 30]}
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "settings", "status"),
+    [
+        ("/compute/", b"{", {}, 400),
+        ("/compute/", b'{"values": ["x"]}', {}, 400),
+        ("/echo/", b"x" * 2000, {"MAX_BODY": 1000}, 413),
+        ("/compute/", b"{}", {"SHM": "/molt-tests-nobody"}, 503),
+    ],
+)
+def test_outcomes_are_statuses(site: Client, client: Any, url: str, body: bytes, settings: Any, status: int) -> None:
+    with override_settings(MOLT={"SHM": client.shm, **settings}):
+        response = site.generic("POST", url, body, "application/json")
+    assert response.status_code == status and response.json()["error"]
+    assert b"/molt" not in response.content
+
+
+def test_the_fallback_runs_without_a_worker_and_finds_the_body(site: Client) -> None:
+    assert site.post("/careful/", [1], content_type="application/json").content == b"[1]"
+    with override_settings(MOLT={"SHM": "/molt-tests-nobody"}):
+        for body in (b"[1]", b"y" * 10_000):
+            response = site.generic("POST", "/careful/", body, "application/json")
+            assert response.content == b"own code: " + body
+
+
+def test_a_killed_worker_is_502_or_503_and_200_again_once_it_is_back(own: molt_accel.SpawnedClient) -> None:
+    with override_settings(MOLT={"SHM": own.shm}):
+        site = Client()
+        assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 200
+        own.worker.kill()
+        own.worker.wait()
+        for _ in range(3):
+            assert site.post("/compute/", NUMBERS, content_type="application/json").status_code in (502, 503)
+        with molt_accel.spawn(shm=own.shm, arena="16MiB"):
+            assert site.post("/compute/", NUMBERS, content_type="application/json").json() == RESULT
+
+
+def test_a_stopped_worker_is_a_504(own: molt_accel.SpawnedClient) -> None:
+    with override_settings(MOLT={"SHM": own.shm, "TIMEOUT": 0.3}):
+        site = Client()
+        assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 200
+        os.kill(own.worker.pid, signal.SIGSTOP)
+        try:
+            assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 504
+        finally:
+            os.kill(own.worker.pid, signal.SIGCONT)
+
+
+def test_a_preforking_server_gives_every_process_its_session(site: Client, client: Any) -> None:
+    assert site.post("/compute/", NUMBERS, content_type="application/json").json() == RESULT
+
+    def check() -> None:
+        assert site.post("/compute/", NUMBERS, content_type="application/json").json() == RESULT
+        assert os.getpid() in [session["pid"] for session in client.stats()["sessions"]]
+
+    assert [in_child(check) for _ in range(3)] == [0, 0, 0]
+    assert process_client().call("echo", 1) == 1

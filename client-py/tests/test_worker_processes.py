@@ -1,0 +1,154 @@
+"""Processes: forks, workers that die and come back, spawned workers that leave nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import molt_accel
+from conftest import in_child, until
+
+Client = molt_accel.SpawnedClient
+
+
+def sessions(client: molt_accel.Client) -> list[int]:
+    return [session["pid"] for session in client.stats()["sessions"]]
+
+
+def test_a_forked_child_gets_a_session_of_its_own(client: Client) -> None:
+    assert client.call("echo", 1) == 1
+
+    def check() -> None:
+        assert client.call("echo", "child") == "child"
+        assert os.getpid() in sessions(client)
+
+    assert in_child(check) == 0
+    assert client.call("echo", "parent") == "parent" and os.getpid() in sessions(client)
+
+
+def test_children_forked_while_threads_call(client: Client) -> None:
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            if client.call("echo", "x" * 70_000) != "x" * 70_000:
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def check() -> None:
+        for turn in range(20):
+            assert client.call("echo", [turn, "y" * 70_000]) == [turn, "y" * 70_000]
+
+    try:
+        assert [in_child(check) for _ in range(5)] == [0] * 5
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_a_child_frees_nothing_of_its_parent(client: Client) -> None:
+    import pyarrow as pa
+
+    table = client.query("select * from t", tables={"t": pa.table({"a": list(range(10_000))})})
+
+    def check() -> None:
+        assert table.to_pyarrow().column("a")[9_999].as_py() == 9_999
+        table.close()
+
+    assert in_child(check) == 0
+    client.call("echo", bytes(1_000_000), "raw")  # would be written over the table's bytes if the child had freed them
+    assert table.to_pyarrow().column("a").to_pylist() == list(range(10_000))
+    table.close()
+
+
+def test_a_client_survives_the_kill_of_its_worker(own: Client) -> None:
+    assert own.call("echo", 1) == 1
+    own.worker.kill()
+    own.worker.wait()
+    with pytest.raises((molt_accel.MoltUnavailable, molt_accel.MoltWorkerLost)) as refused:
+        own.call("echo", 2)
+    assert own.shm in str(refused.value)
+    with molt_accel.spawn(shm=own.shm, arena="16MiB"):
+        assert own.call("echo", 3) == 3
+
+
+def test_a_call_in_flight_ends_when_the_worker_is_killed(own: Client) -> None:
+    own.call("echo", 1)
+    os.kill(own.worker.pid, signal.SIGSTOP)
+    ended: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            own.call("echo", 1, timeout=60.0)
+        except molt_accel.MoltError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    until(lambda: sys._current_frames()[thread.ident].f_code.co_name == "_run", "the call waits in the library")
+    own.worker.kill()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert isinstance(ended[0], (molt_accel.MoltUnavailable, molt_accel.MoltWorkerLost))
+
+
+def test_attaching_waits_for_a_worker_that_comes(own: Client) -> None:
+    own.worker.terminate()
+    own.worker.wait()
+    answers: list[object] = []
+    late = threading.Thread(target=lambda: answers.append(molt_accel.attach(own.shm, wait=20.0).call("echo", 1)))
+    late.start()
+    with molt_accel.spawn(shm=own.shm, arena="16MiB"):
+        late.join(20)
+    assert answers == [1]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_spawned_worker_leaves_nothing(killed: bool) -> None:
+    with molt_accel.spawn(arena="16MiB", threads=1) as client:
+        pid, name, folder = client.worker.pid, client.shm, client.log.parent
+        assert Path("/dev/shm", name.strip("/")).exists() and client.call("health")
+        if killed:
+            client.worker.kill()
+    assert not Path("/dev/shm", name.strip("/")).exists() and not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_supervised_worker_is_started_again() -> None:
+    with molt_accel.spawn(arena="16MiB", args=["--supervise"]) as client:
+        first = client.stats()["worker"]["pid"]
+        assert first != client.worker.pid and client.call("echo", 1) == 1
+        os.kill(first, signal.SIGKILL)
+
+        def again() -> bool:
+            try:
+                return client.call("echo", 2) == 2 and client.stats()["worker"]["pid"] != first
+            except (molt_accel.MoltUnavailable, molt_accel.MoltWorkerLost):
+                return False
+
+        until(again, "the next worker answers")
+
+
+def test_a_worker_that_does_not_start_says_why(tmp_path: Path) -> None:
+    manifest = tmp_path / "exports.json"
+    manifest.write_text('{"abi_version": 1, "exports": [{"name": "x", "kind": "magic"}]}')
+    with pytest.raises(molt_accel.MoltUnavailable, match="magic"):
+        molt_accel.spawn(exports=manifest)
+
+
+def test_a_name_that_a_live_worker_holds_is_refused(client: Client) -> None:
+    with pytest.raises(molt_accel.MoltUnavailable, match=client.shm):
+        molt_accel.spawn(shm=client.shm)
+    assert client.call("echo", 1) == 1

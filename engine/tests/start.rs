@@ -1,0 +1,172 @@
+//! How a worker starts: defaults, what it says, what stops it, and whose name it may take.
+
+mod common;
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::sync::Arc;
+
+use common::ask::{Ask, health};
+use common::{Folder, SHM_DIR, Worker, names_of, run, unique_shm, until};
+use molt_ipc_shm::Outcome;
+use molt_ipc_shm::Segment;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+#[test]
+fn without_a_flag_it_serves_the_built_in_entries_in_a_folder_of_the_user() {
+    let folder = Arc::new(Folder::new());
+    let worker = Worker::launch(unique_shm(), folder.clone(), &["--arena", "auto"]).serves();
+    let socket = folder.join("molt").join(format!("{}.sock", &worker.shm[1..]));
+    let meta = std::fs::symlink_metadata(&socket).unwrap();
+    assert!(meta.file_type().is_socket());
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::metadata(socket.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    let object = std::fs::metadata(format!("{SHM_DIR}{}", worker.shm)).unwrap();
+    assert_eq!(object.permissions().mode() & 0o777, 0o600);
+
+    let entries: Vec<String> = worker.report().entries.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(entries, ["echo", "health", "compute", "molt.query"]);
+    assert_eq!(health(&worker.client())["status"], "ok");
+}
+
+#[test]
+fn a_manifest_in_the_working_folder_is_found_and_its_paths_begin_there() {
+    let folder = Arc::new(Folder::new());
+    folder.write("regions.csv", "region,zone\nnorth,1\nsouth,2\n");
+    let exports = json!({"abi_version": 1, "tables": {"regions": {"path": "regions.csv"}}, "exports": [
+        {"name": "zones", "kind": "sql", "sql": "select region, zone from regions order by zone desc"}]});
+    folder.write("molt_exports.json", exports.to_string());
+    let worker = Worker::launch(unique_shm(), folder, &[]).serves();
+    let rows: serde_json::Value = Ask::of("zones").body(molt_ipc_shm::Codec::Json, b"{}").value(&worker.client());
+    assert_eq!(rows, json!([{"region": "south", "zone": 2}, {"region": "north", "zone": 1}]));
+}
+
+#[test]
+fn one_line_says_what_listens_where() {
+    let worker = Worker::plain(&["--threads", "3", "--queue", "17"]);
+    let log = worker.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("molt_worker serves")).collect();
+    let [line] = lines[..] else { panic!("not one line: {log}") };
+    let socket = worker.socket().display().to_string();
+    for part in [&worker.shm, &socket, "32 MiB", "threads=3", "queue=17", "echo health compute molt.query"] {
+        assert!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+    assert!(!log.contains('\u{1b}'), "colours in a log that no terminal shows: {log:?}");
+}
+
+#[test]
+fn help_shows_every_flag_with_examples_and_version_is_the_packages() {
+    let folder = Folder::new();
+    let (code, help, _) = run(common::WORKER, folder.path(), &["--help"]);
+    assert_eq!(code, Some(0));
+    let flags = "--shm --socket --exports --arena --threads --queue --supervise --replace --no-adhoc-sql";
+    for part in flags.split(' ').chain(["Examples:", "molt_worker --exports molt_exports.json", "/molt0", "256MiB"]) {
+        assert!(help.contains(part), "{part:?} is not in {help}");
+    }
+    let (code, version, _) = run(common::WORKER, folder.path(), &["--version"]);
+    assert_eq!((code, version.as_str()), (Some(0), concat!("molt_worker ", env!("CARGO_PKG_VERSION"), "\n")));
+}
+
+#[test]
+fn a_flag_that_makes_no_sense_is_refused_by_name() {
+    let folder = Folder::new();
+    for (flag, value, part) in [
+        ("--arena", "12 parsecs", "parsecs"),
+        ("--arena", "1.5GiB", "unit"),
+        ("--arena", "64KiB", "outside 1MiB to 256GiB"),
+        ("--arena", "", "no size"),
+        ("--arena", "99999999999GiB", "99999999999GiB"),
+        ("--threads", "0", "1..=1024"),
+        ("--queue", "many", "many"),
+        ("--socket", "", "--socket"),
+    ] {
+        let shm = unique_shm();
+        let (code, _, message) = run(common::WORKER, folder.path(), &["--shm", &shm, flag, value]);
+        assert_eq!(code, Some(2), "{flag} {value}: {message}");
+        assert!(message.contains(part) && message.contains(flag), "{flag} {value}: {message}");
+        assert!(names_of(&shm).is_empty());
+    }
+}
+
+/// Starts that fail after the manifest was read: nothing of them may be left.
+#[test]
+fn a_start_that_finds_no_room_or_no_place_leaves_nothing_behind() {
+    let folder = Folder::new();
+    folder.write("file", "no socket");
+    let shm = unique_shm();
+    let socket = folder.join("w.sock").display().to_string();
+    let long = folder.join(&"x".repeat(300)).display().to_string();
+    let squatted = folder.join("file").display().to_string();
+    for (args, parts) in [
+        (["--shm", &shm, "--socket", &socket, "--arena", "256GiB"], ["/dev/shm has", "free", "--arena"]),
+        (["--shm", "molt", "--socket", &socket, "--arena", "1MiB"], ["\"molt\"", "hint:", "/molt0"]),
+        (["--shm", "/a/b", "--socket", &socket, "--arena", "1MiB"], ["\"/a/b\"", "hint:", "slash"]),
+        (["--shm", &shm, "--socket", &long, "--arena", "1MiB"], ["socket path", "at most", "hint:"]),
+        (["--shm", &shm, "--socket", &squatted, "--arena", "1MiB"], ["file", "not a socket", "hint:"]),
+    ] {
+        let (code, _, message) = run(common::WORKER, folder.path(), &args);
+        assert_eq!(code, Some(1), "{args:?}: {message}");
+        for part in parts {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+        assert_eq!(names_of(&shm), [""; 0], "{args:?}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().map(|file| file.file_name()).collect();
+        assert_eq!(left, ["file"], "{args:?}");
+    }
+    assert_eq!(std::fs::read(folder.join("file")).unwrap(), b"no socket");
+}
+
+#[test]
+fn a_name_that_is_alive_is_refused_and_its_worker_goes_on() {
+    let worker = Worker::plain(&[]);
+    let socket = worker.socket().display().to_string();
+    let args = ["--shm", &worker.shm, "--socket", &socket, "--arena", "1MiB"];
+    let (code, _, message) = run(common::WORKER, worker.folder.path(), &args);
+    assert_eq!(code, Some(1));
+    for part in [&worker.shm, &format!("pid {}", worker.pid()), "--replace"] {
+        assert!(message.contains(&part[..]), "{part:?} is not in {message}");
+    }
+    // A newcomer still finds the one that runs, on the socket that both would have had.
+    assert_eq!(health(&worker.client())["pid"], worker.pid());
+    assert_eq!(names_of(&worker.shm), [&worker.shm[1..]]);
+}
+
+#[test]
+fn replace_takes_over_and_clients_notice_nothing() {
+    let mut old = Worker::plain(&[]);
+    let socket = old.socket().display().to_string();
+    let client = old.client();
+    assert_eq!(health(&client)["pid"], old.pid());
+    let args = ["--socket", &socket, "--replace"];
+    let new = Worker::launch(old.shm.clone(), old.folder.clone(), &args);
+    // Every call on the way is answered, by the one or by the other.
+    until("an answer of the new worker", || (health(&client)["pid"] == new.pid()).then_some(()));
+    assert!(old.ended().success(), "{}", old.log());
+    assert_eq!(health(&client)["pid"], new.pid());
+    // What the old one removed at its end was its own: newcomers find the new one.
+    assert_eq!(health(&new.client())["pid"], new.pid());
+    assert_eq!(names_of(&new.shm), [&new.shm[1..]]);
+}
+
+#[test]
+fn replace_starts_even_where_nobody_is() {
+    let worker = Worker::plain(&["--replace"]);
+    assert_eq!(health(&worker.client())["status"], "ok");
+}
+
+#[test]
+fn what_killed_workers_left_is_replaced() {
+    let mut killed = Worker::plain(&[]);
+    let client = killed.client();
+    killed.signal(Signal::SIGKILL);
+    killed.ended();
+    assert_eq!(names_of(&killed.shm), [&killed.shm[1..]], "kill -9 leaves the name");
+    assert!(killed.socket().exists());
+    Ask::of("health").call(&client).fails(Outcome::Unavailable, &[]);
+    let absent = Segment::open_serving(&killed.shm).unwrap_err().to_string();
+    assert!(absent.contains("dead") && absent.contains("hint:"), "{absent}");
+
+    let socket = killed.socket().display().to_string();
+    let next = Worker::launch(killed.shm.clone(), killed.folder.clone(), &["--socket", &socket]).serves();
+    assert_eq!(health(&client)["pid"], next.pid(), "the same client goes on");
+}

@@ -1,0 +1,209 @@
+//! `molt-shm-stat` on workers that live, and on those that do not.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use common::ask::{Ask, Line, hold_body, marked};
+use common::{Folder, WORKER, Worker, names_of, run, tables, until, until_true};
+use molt_ipc_shm::Codec;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+/// The tool, built beside the worker; made first where only this package was.
+fn stat_program() -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one = BUILDING.lock().unwrap();
+    let program = Path::new(WORKER).with_file_name("molt-shm-stat");
+    if !program.is_file() {
+        let profile = Path::new(WORKER).parent().unwrap();
+        let target = profile.parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--package", "molt-ipc-shm", "--bin", "molt-shm-stat", "--target-dir"]).arg(target);
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "molt-shm-stat cannot be built");
+    }
+    program
+}
+
+fn stat(args: &[&str]) -> (Option<i32>, String, String) {
+    run(stat_program(), Folder::new().path(), args)
+}
+
+fn json_of(shm: &str) -> Value {
+    let (code, out, message) = stat(&[shm, "--json"]);
+    assert_eq!(code, Some(0), "{message}");
+    serde_json::from_str(&out).unwrap()
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+const TOTALS: [&str; 10] = [
+    "requests",
+    "ok",
+    "invalid_input",
+    "unknown_entry",
+    "too_large",
+    "cancelled",
+    "busy",
+    "timeout",
+    "lost",
+    "internal",
+];
+
+fn has_the_shape(report: &Value) {
+    assert_eq!(keys(report), ["arena", "entries", "segment", "sessions", "totals", "worker"]);
+    assert_eq!(keys(&report["segment"]), ["epoch", "layout_version", "name", "total_bytes"]);
+    assert_eq!(keys(&report["worker"]), ["pid", "state", "uptime_s"]);
+    assert_eq!(keys(&report["arena"]), ["blocks", "total_bytes", "used_bytes"]);
+    for session in report["sessions"].as_array().unwrap() {
+        assert_eq!(keys(session), ["arena_bytes", "channels", "in_flight", "leases", "pid", "slot", "state"]);
+    }
+    for entry in report["entries"].as_array().unwrap() {
+        assert_eq!(keys(entry), ["calls", "name", "p50_us", "p999_us", "p99_us"]);
+    }
+    for total in TOTALS {
+        assert!(report["totals"][total].is_u64(), "{total}: {}", report["totals"]);
+    }
+}
+
+#[test]
+fn a_live_worker_is_shown_with_what_it_does_now() {
+    let worker = Worker::trial(&["--threads", "1"]);
+    let client = worker.client();
+    for _ in 0..5 {
+        Ask::of("compute").body(Codec::Json, br#"{"values": [1]}"#).call(&client).ok();
+    }
+    Ask::of("compute").body(Codec::Json, b"{").call(&client);
+    Ask::of("nobody").call(&client);
+    let lease = Ask::of("echo").body(Codec::Raw, &[7; 300_000]).call(&client).ok();
+    let block = tables::block(&client, &[7; 600_000]);
+    let (mark, gate) = (worker.folder.join("mark"), worker.folder.join("gate"));
+    let body = hold_body(&mark, &gate);
+    let mut line = Line::open(&client);
+    let held = line.send(&Ask::of("trial_hold").body(Codec::Json, &body));
+    marked(&mark, "started");
+
+    let report = until("the request and the result that are held", || {
+        let report = json_of(&worker.shm);
+        let session = &report["sessions"][0];
+        let held = session["in_flight"] == 1 && session["leases"] == 1;
+        (held && report["totals"]["ok"] == 6).then_some(report)
+    });
+    has_the_shape(&report);
+    let size = std::fs::metadata(format!("{}{}", common::SHM_DIR, worker.shm)).unwrap().len();
+    assert_eq!((&report["segment"]["name"], &report["segment"]["total_bytes"]), (&json!(worker.shm), &json!(size)));
+    assert_eq!((&report["worker"]["state"], &report["worker"]["pid"]), (&json!("serving"), &json!(worker.pid())));
+    assert!((0.0..60.0).contains(&report["worker"]["uptime_s"].as_f64().unwrap()));
+    assert_eq!(report["arena"]["total_bytes"], 32 << 20);
+    // 300 KB of result and 600 KB of block, in extents of 256 KiB.
+    assert_eq!((&report["arena"]["used_bytes"], &report["arena"]["blocks"]), (&json!(5 << 18), &json!(2)));
+    let session = &report["sessions"][0];
+    assert_eq!(report["sessions"].as_array().unwrap().len(), 1);
+    assert_eq!((&session["pid"], &session["state"]), (&json!(std::process::id()), &json!("active")));
+    assert_eq!((&session["channels"], &session["arena_bytes"]), (&json!(1), &json!(3 << 18)));
+    let entry = |name: &str| report["entries"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap();
+    let compute = entry("compute");
+    assert_eq!(compute["calls"], 6);
+    let us = |field: &str| compute[field].as_f64().unwrap();
+    assert!(0.0 < us("p50_us") && us("p50_us") <= us("p99_us") && us("p99_us") <= us("p999_us"), "{compute}");
+    assert_eq!((&entry("trial_hold")["calls"], &entry("trial_big")["calls"]), (&json!(0), &json!(0)));
+    let totals = &report["totals"];
+    assert_eq!((&totals["requests"], &totals["ok"]), (&json!(9), &json!(6)));
+    assert_eq!((&totals["invalid_input"], &totals["unknown_entry"]), (&json!(1), &json!(1)));
+
+    std::fs::write(&gate, "").unwrap();
+    line.answer(held).ok();
+    drop((line, lease, block, client));
+    let empty = until("an empty segment", || {
+        let report = json_of(&worker.shm);
+        report["sessions"].as_array().unwrap().is_empty().then_some(report)
+    });
+    assert_eq!((&empty["arena"]["used_bytes"], &empty["arena"]["blocks"]), (&json!(0), &json!(0)));
+}
+
+#[test]
+fn a_dead_worker_is_shown_as_it_was_and_swept_away_alone() {
+    let live = Worker::plain(&[]);
+    let mut dead = Worker::plain(&[]);
+    let client = dead.client();
+    let lease = Ask::of("echo").body(Codec::Raw, &[7; 300_000]).call(&client).ok();
+    dead.counts("ok", 1);
+    dead.signal(Signal::SIGKILL);
+    dead.ended();
+    let report = json_of(&dead.shm);
+    has_the_shape(&report);
+    assert_eq!((&report["worker"]["state"], &report["worker"]["pid"]), (&json!("dead"), &json!(dead.pid())));
+    assert_eq!(report["totals"]["ok"], 1);
+    assert_eq!(report["arena"]["used_bytes"], 2 << 18, "what its client holds");
+
+    let (_, list, _) = stat(&[]);
+    let line = |shm: &str| list.lines().find(|line| line.starts_with(&format!("{shm} "))).unwrap();
+    for (worker, state) in [(&live, "serving"), (&dead, "dead")] {
+        let line = line(&worker.shm);
+        assert!(line.contains(state) && line.contains(&format!("pid {}", worker.pid())), "{line}");
+    }
+    let (code, said, _) = stat(&["doctor"]);
+    assert_eq!(code, Some(1), "something is wrong: {said}");
+    let line = |shm: &str| said.lines().find(|line| line.starts_with(&format!("{shm}:"))).unwrap();
+    assert!(line(&dead.shm).contains("dead") && line(&dead.shm).contains("hint:"), "{said}");
+    assert!(line(&live.shm).contains("serving"), "{said}");
+
+    let (code, said, _) = stat(&["clean"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains(&format!("removed {}\n", dead.shm)) && !said.contains(&live.shm), "{said}");
+    assert_eq!((names_of(&dead.shm).len(), names_of(&live.shm).len()), (0, 1));
+    assert_eq!(lease.bytes(), [7; 300_000], "what is still mapped stays");
+    assert_eq!(common::ask::health(&live.client())["status"], "ok");
+}
+
+#[test]
+fn text_and_prometheus_say_the_same_and_an_absent_name_is_an_error() {
+    let worker = Worker::plain(&[]);
+    let client = worker.client();
+    for _ in 0..3 {
+        Ask::of("echo").body(Codec::Raw, b"x").call(&client).ok();
+    }
+    let (_, text, _) = stat(&[&worker.shm]);
+    for part in [&worker.shm, "serving", &format!("pid {}", worker.pid()), "requests 3", "32.0 MiB", "molt.query"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let (_, metrics, _) = stat(&[&worker.shm, "--prometheus"]);
+    let label = format!("segment=\"{}\"", worker.shm);
+    for line in [
+        format!("molt_up{{{label}}} 1"),
+        format!("molt_total{{{label},what=\"ok\"}} 3"),
+        format!("molt_entry_calls_total{{{label},entry=\"echo\"}} 3"),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
+    }
+    let (_, all, _) = stat(&["--json"]);
+    let all: Vec<Value> = serde_json::from_str(&all).unwrap();
+    assert!(all.iter().any(|report| report["segment"]["name"] == worker.shm));
+
+    let (code, out, message) = stat(&["/molt-it-nobody", "--json"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(message.contains("/molt-it-nobody") && message.contains("hint:"), "{message}");
+}
+
+/// A worker that hangs cannot answer; the tool does not ask it.
+#[test]
+fn a_worker_that_is_stopped_is_shown_too() {
+    let worker = Worker::plain(&[]);
+    let _client = worker.client();
+    until_true("a session", || worker.report().sessions.len() == 1);
+    worker.signal(Signal::SIGSTOP);
+    let report = json_of(&worker.shm);
+    worker.signal(Signal::SIGCONT);
+    has_the_shape(&report);
+    assert_eq!(report["sessions"][0]["pid"], std::process::id());
+}

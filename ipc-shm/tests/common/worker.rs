@@ -1,0 +1,120 @@
+//! A worker with the echo service: in a thread of the test, or in a process of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use molt_ipc_shm::Segment;
+use molt_ipc_shm::client::Client;
+use molt_ipc_shm::layout::Geometry;
+use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
+use molt_ipc_shm::stat::Report;
+use molt_ipc_shm::stats;
+use molt_ipc_shm::worker::{Host, Poller, StartError, Stop};
+use nix::sys::eventfd::EventFd;
+
+use super::child::{self, Child};
+use super::echo::Echo;
+use super::{Names, PATIENCE, small};
+
+/// How a worker of these tests is made.
+pub fn blueprint(socket: PathBuf, geometry: Geometry) -> Blueprint {
+    Blueprint { geometry, socket, max_body: 16 << 20, session_quota: 24 << 20 }
+}
+
+fn listening(shm: &str, plan: &Blueprint, replace: bool) -> Result<Poller, StartError> {
+    let owned = OwnedSegment::create(shm, plan)?;
+    stats::name_entry(&owned.segment.map, &owned.segment.geometry, 0, "echo", 0, false);
+    let mut poller = Poller::new(owned)?;
+    poller.open(replace)?;
+    Ok(poller)
+}
+
+/// A worker in a thread.
+pub struct ThreadWorker {
+    pub names: Names,
+    pub host: Arc<Host>,
+    stop: Arc<Stop>,
+    waker: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ThreadWorker {
+    pub fn start() -> Self {
+        Self::with(small())
+    }
+
+    pub fn with(geometry: Geometry) -> Self {
+        let names = Names::new();
+        let plan = blueprint(names.socket.clone(), geometry);
+        Self::planned(names, &plan)
+    }
+
+    pub fn planned(names: Names, plan: &Blueprint) -> Self {
+        let mut poller = listening(&names.shm, plan, false).expect("a worker");
+        let stop = Arc::new(Stop::default());
+        let (host, waker, stopped) = (poller.host().clone(), poller.waker(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            poller.run(&Echo::new(), &stopped, Duration::from_millis(200)).expect("the poller");
+        });
+        Self { names, host, stop, waker, thread: Some(thread) }
+    }
+
+    pub fn client(&self) -> Client {
+        attach(&self.names)
+    }
+
+    pub fn report(&self) -> Report {
+        Report::of(&self.host.segment)
+    }
+
+    pub fn stop(&mut self) {
+        self.stop.want();
+        let _ = self.waker.write(1);
+        self.thread.take().map(JoinHandle::join).transpose().expect("a worker that ends in good order");
+    }
+}
+
+impl Drop for ThreadWorker {
+    fn drop(&mut self) {
+        self.stop.want();
+        let _ = self.waker.write(1);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The role of a worker process: `worker NAME SOCKET [replace]`. It serves until its input is closed.
+pub fn role(words: &[String]) {
+    let plan = blueprint(words[1].clone().into(), small());
+    let replace = words.get(2).is_some_and(|word| word == "replace");
+    let mut poller = match listening(&words[0], &plan, replace) {
+        Ok(poller) => poller,
+        Err(error) => return child::say(&format!("refused: {error}")),
+    };
+    let stop = Arc::new(Stop::default());
+    let (stopped, waker) = (stop.clone(), poller.waker());
+    std::thread::spawn(move || {
+        while child::hear().is_some() {}
+        stop.want();
+        let _ = waker.write(1);
+    });
+    child::say("serving");
+    poller.run(&Echo::new(), &stopped, Duration::from_millis(200)).expect("the poller");
+}
+
+/// A worker process that serves.
+pub fn spawn(names: &Names) -> Child {
+    let mut child = Child::start(&["worker", &names.shm, names.socket.to_str().expect("a plain path")]);
+    assert_eq!(child.line(), "serving");
+    child
+}
+
+pub fn attach(names: &Names) -> Client {
+    Client::attach(&names.shm, None, PATIENCE).expect("a worker to attach to")
+}
+
+/// The figures of a segment, read as a tool reads them.
+pub fn report(names: &Names) -> Report {
+    Report::of(&Segment::open(&names.shm).expect("a segment"))
+}

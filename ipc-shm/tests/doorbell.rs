@@ -1,0 +1,201 @@
+//! The doorbell: no wake-up is lost, nobody who is awake is rung, and odd bytes do no harm.
+
+mod common;
+
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use common::child::{self, Child};
+use molt_ipc_shm::doorbell::{LONGEST_SLEEP, SpinBudget, Woken, drain, ring, ring_if_asleep, sleep};
+use molt_ipc_shm::mapping::Mapping;
+use molt_ipc_shm::os::now_ns;
+
+/// Places in the shared bytes: what each side has committed, when it had rung, its sleep word.
+const COMMITTED: [usize; 2] = [0, 128];
+const RUNG_AT: [usize; 2] = [256, 384];
+const SLEEP: [usize; 2] = [512, 640];
+const LOST: usize = 768;
+
+#[test]
+fn child_role() {
+    child::play(&[("pong", |words| {
+        let map = common::bytes_of(words[0].as_ref(), 4096);
+        let bell = UnixStream::connect(&words[1]).expect("the parent's socket");
+        play_side(&map, &bell, 1, words[2].parse().expect("a number"));
+    })]);
+}
+
+/// Takes turns with the other side: commit and ring, then sleep until the other has committed.
+///
+/// A wake-up is lost when a sleep runs into its longest time although the other side had committed and finished ringing
+/// well before, and no byte is there.
+fn play_side(map: &Mapping, bell: &UnixStream, side: usize, rounds: u64) {
+    let other = 1 - side;
+    let committed = |side: usize| map.u64(COMMITTED[side]);
+    for round in 1..=rounds {
+        if side == 1 {
+            listen(map, bell, side, round);
+        }
+        committed(side).store(round, Ordering::Release);
+        ring_if_asleep(map.u64(SLEEP[other]), bell.as_fd()).expect("a listening peer");
+        map.u64(RUNG_AT[side]).store(now_ns(), Ordering::Release);
+        if side == 0 {
+            listen(map, bell, side, round);
+        }
+    }
+}
+
+fn listen(map: &Mapping, bell: &UnixStream, side: usize, round: u64) {
+    let other = 1 - side;
+    let mut ticket = round << 8;
+    let there = || map.u64(COMMITTED[other]).load(Ordering::Acquire) >= round;
+    while !there() {
+        ticket += 1;
+        let woken = sleep(map.u64(SLEEP[side]), ticket, bell.as_fd(), LONGEST_SLEEP, there).expect("a sleep");
+        let ended = now_ns();
+        assert_ne!(woken, Woken::HungUp, "round {round}");
+        let rung_at = map.u64(RUNG_AT[other]).load(Ordering::Acquire);
+        if woken == Woken::TimedOut && there() && rung_at + 50_000_000 < ended {
+            map.u64(LOST).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost_between_two_threads() {
+    const ROUNDS: u64 = 30_000;
+    let map = common::bytes(4096);
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    let other = map.clone();
+    let pong = std::thread::spawn(move || play_side(&other, &theirs, 1, ROUNDS));
+    play_side(&map, &own, 0, ROUNDS);
+    pong.join().expect("the other side");
+    assert_eq!(map.u64(LOST).load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn no_wake_up_is_lost_between_two_processes() {
+    const ROUNDS: u64 = 10_000;
+    let names = common::Names::new();
+    let file = names.file("words");
+    let map = common::bytes_of(&file, 4096);
+    let listener = UnixListener::bind(&names.socket).expect("a socket");
+    let text = |path: &std::path::Path| path.to_str().expect("a plain path").to_owned();
+    let _child = Child::start(&["pong", &text(&file), &text(&names.socket), &ROUNDS.to_string()]);
+    let (bell, _) = listener.accept().expect("the child");
+    play_side(&map, &bell, 0, ROUNDS);
+    assert_eq!(map.u64(LOST).load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn nothing_is_sent_to_who_is_awake() {
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    theirs.set_nonblocking(true).expect("a socket");
+    let word = AtomicU64::new(0);
+    for _ in 0..1000 {
+        assert!(!ring_if_asleep(&word, own.as_fd()).expect("a peer"));
+    }
+    let nothing = std::io::Read::read(&mut &theirs, &mut [0; 8]).expect_err("no byte");
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_sleeper_is_rung_once_and_its_word_is_cleared() {
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    let word = AtomicU64::new(7);
+    assert!(ring_if_asleep(&word, own.as_fd()).expect("a peer"));
+    assert_eq!(word.load(Ordering::Relaxed), 0);
+    assert!(!ring_if_asleep(&word, own.as_fd()).expect("a peer"));
+    assert_eq!(std::io::Read::read(&mut &theirs, &mut [0; 8]).expect("a byte"), 1);
+}
+
+/// A producer that is stopped after its byte and before its CAS has woken the sleeper already, and its late CAS leaves
+/// a later sleep alone.
+#[test]
+fn a_producer_stopped_between_byte_and_cas_strands_nobody() {
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    let word = AtomicU64::new(0);
+    let first = sleep(&word, 1, theirs.as_fd(), LONGEST_SLEEP, || {
+        ring(own.as_fd()).expect("a peer"); // the byte of ticket 1; its producer stops here
+        false
+    });
+    assert_eq!(first.expect("a sleep"), Woken::Look);
+    let second = sleep(&word, 2, theirs.as_fd(), LONGEST_SLEEP, || {
+        // The stopped one goes on, with the ticket it had seen.
+        assert!(word.compare_exchange(1, 0, Ordering::Relaxed, Ordering::Relaxed).is_err());
+        assert!(ring_if_asleep(&word, own.as_fd()).expect("a peer"), "the second sleep is seen");
+        false
+    });
+    assert_eq!(second.expect("a sleep"), Woken::Look);
+}
+
+/// Fault 39: doubled bytes wake for nothing, lost ones cost at most the longest sleep.
+#[test]
+fn doubled_bytes_wake_for_nothing_and_lost_ones_only_delay() {
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    let word = AtomicU64::new(0);
+    (0..500).for_each(|_| ring(own.as_fd()).expect("a peer"));
+    let mut wakes = 0;
+    while sleep(&word, 1, theirs.as_fd(), Duration::from_millis(1), || false).expect("a sleep") == Woken::Look {
+        wakes += 1;
+    }
+    assert!((1..=500).contains(&wakes), "{wakes} wakes of 500 bytes");
+    let started = Instant::now();
+    assert_eq!(sleep(&word, 2, theirs.as_fd(), Duration::from_secs(3600), || false).expect("a sleep"), Woken::TimedOut);
+    assert!(started.elapsed() >= LONGEST_SLEEP && started.elapsed() < common::PATIENCE);
+    assert_eq!(word.load(Ordering::Relaxed), 0, "awake again");
+}
+
+#[test]
+fn a_full_socket_never_stops_the_producer() {
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    for _ in 0..100_000 {
+        ring(own.as_fd()).expect("a peer that does not read is a peer");
+    }
+    assert_eq!(drain(theirs.as_fd()).expect("bytes"), Woken::Look);
+}
+
+#[test]
+fn the_end_of_the_other_process_is_noticed_on_both_sides() {
+    let (own, theirs) = UnixStream::pair().expect("a pair");
+    let word = AtomicU64::new(0);
+    ring(own.as_fd()).expect("a peer");
+    drop(own);
+    let mut seen = Vec::new();
+    while seen.last() != Some(&Woken::HungUp) {
+        seen.push(sleep(&word, 1, theirs.as_fd(), LONGEST_SLEEP, || false).expect("a sleep"));
+    }
+    assert_eq!(seen, [Woken::Look, Woken::HungUp], "the byte that was sent first, then the end");
+    assert!(ring(theirs.as_fd()).is_err(), "nobody is there to be rung");
+}
+
+#[test]
+fn what_is_there_already_ends_a_sleep_before_it_begins() {
+    let (_own, theirs) = UnixStream::pair().expect("a pair");
+    let word = AtomicU64::new(0);
+    let started = Instant::now();
+    assert_eq!(sleep(&word, 9, theirs.as_fd(), LONGEST_SLEEP, || true).expect("a sleep"), Woken::Look);
+    assert!(started.elapsed() < LONGEST_SLEEP);
+    assert_eq!(word.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn spinning_ends_without_a_result_and_gives_up_where_it_never_pays() {
+    let mut spin = SpinBudget::default();
+    assert!(spin.spin(|| true));
+    (0..200).for_each(|_| assert!(!spin.spin(|| false)));
+    let mut looks = 0;
+    let mut looked = |spin: &mut SpinBudget| {
+        looks = 0;
+        spin.spin(|| {
+            looks += 1;
+            false
+        });
+        looks
+    };
+    let idle = (0..31).map(|_| looked(&mut spin)).filter(|looks| *looks > 1).count();
+    // One of them probes, and a probe's budget halves twice before it is nothing.
+    assert!(idle <= 4, "{idle} of 31 waits still spin although none of 200 paid");
+}
