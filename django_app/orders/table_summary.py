@@ -1,7 +1,9 @@
 """The table endpoint's work in plain Python: read with pyarrow, then filter, join, group and sort in a loop.
 
 The same question as the SQL of `table_summary` in molt_exports.json: lines of ten pieces or more, joined with the
-region table, per zone and category, the greatest turnover first.
+region table, per zone and category, the greatest turnover first. Money stays decimal on both sides, so the sums are
+exact and equal to the last digit. (The SQL widens the decimals before it multiplies: DataFusion 55 takes a narrow one
+times an integer for an integer.) A line that lacks a value is left out.
 """
 
 import csv
@@ -14,16 +16,23 @@ from django.conf import settings
 from orders.errors import OrderError
 
 MIN_QTY = 10
-SUMMARY = pa.schema(
-    [("zone", pa.string()), ("category", pa.string())]
-    + [(name, pa.int64()) for name in ("lines", "pieces", "cents", "largest")]
-)
 COLUMNS = {
     "region": ("text", pa.types.is_string),
     "category": ("text", pa.types.is_string),
     "qty": ("integers", pa.types.is_integer),
-    "price_cents": ("integers", pa.types.is_integer),
+    "price": ("decimals", pa.types.is_decimal),
+    "discount": ("decimals", pa.types.is_decimal),
 }
+SUMMARY = pa.schema(
+    {
+        "zone": pa.string(),
+        "category": pa.string(),
+        "lines": pa.int64(),
+        "pieces": pa.int64(),
+        "gross": pa.decimal128(38, 2),
+        "net": pa.decimal128(38, 6),
+    }
+)
 
 
 @cache
@@ -50,33 +59,33 @@ def read(body: bytes) -> list[list[Any]]:
         table = table.select(list(COLUMNS))
         table.validate(full=True)  # foreign bytes: offsets beyond the buffers or bad UTF-8 must not reach the loop
     except (pa.ArrowException, OSError) as reason:
-        raise OrderError(f"the body is no valid Arrow IPC stream: {reason}", None, None) from reason
-    return [column.to_pylist() for column in table.columns]
+        raise OrderError(f"the body is no valid Arrow IPC stream: {reason}") from reason
+    return [column.to_pylist() for column in table.drop_null().columns]
 
 
 def summarize(body: bytes) -> list[dict[str, Any]]:
-    """One row per zone and category: lines (how many), pieces, cents (turnover), largest (line, in cents)."""
+    """One row per zone and category: lines, pieces, gross and net (turnover before and after discount)."""
     zone_of = zones()
-    groups: dict[tuple[str, str], list[int]] = {}
-    for region, category, qty, price in zip(*read(body), strict=True):
-        if qty is None or price is None or qty < MIN_QTY or region not in zone_of:
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for region, category, qty, price, discount in zip(*read(body), strict=True):
+        if qty < MIN_QTY or region not in zone_of:
             continue
-        cents = qty * price
+        gross = qty * price
+        net = gross * (1 - discount)
         key = (zone_of[region], category)
         group = groups.get(key)
         if group is None:
-            groups[key] = [1, qty, cents, cents]
+            groups[key] = [1, qty, gross, net]
         else:
             group[0] += 1
             group[1] += qty
-            group[2] += cents
-            if cents > group[3]:
-                group[3] = cents
+            group[2] += gross
+            group[3] += net
     rows = [
-        {"zone": zone, "category": category, "lines": lines, "pieces": pieces, "cents": cents, "largest": largest}
-        for (zone, category), (lines, pieces, cents, largest) in groups.items()
+        {"zone": zone, "category": category, "lines": lines, "pieces": pieces, "gross": gross, "net": net}
+        for (zone, category), (lines, pieces, gross, net) in groups.items()
     ]
-    rows.sort(key=lambda row: (-row["cents"], row["zone"], row["category"]))
+    rows.sort(key=lambda row: (-row["net"], row["zone"], row["category"]))
     return rows
 
 

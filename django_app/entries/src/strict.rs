@@ -15,7 +15,11 @@ use crate::request::Request;
 pub fn read(payload: Payload<'_>) -> Result<Request<'_>, EntryError> {
     let (format, request) = match payload.codec {
         Codec::Json => ("JSON", std::str::from_utf8(payload.bytes).ok().and_then(read_json)),
-        _ => ("MessagePack", payload.decode().ok()),
+        Codec::Msgpack => ("MessagePack", payload.decode().ok()),
+        other => {
+            let other = format!("{other:?}").to_lowercase();
+            return Err(EntryError::invalid(format!("entry \"order_summary\" takes json and msgpack, not {other}")));
+        }
     };
     let Lenient(request) = request.ok_or_else(|| fault(&format!("the body is not valid {format}"), None, None))?;
     Ok(request)

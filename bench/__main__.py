@@ -1,0 +1,148 @@
+"""The command line: `python -m bench demo|run|micro|data`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from .runner import data, machine, measure, micro, report, tables, terminal
+from .runner.errors import BenchError
+from .runner.figures import figures
+from .runner.owned import Owned, Stopped
+from .runner.paths import RESULTS
+from .runner.progress import RunProgress
+from .runner.scenarios import BASELINE, DEMO, OFFLOAD_TABLE, QUICK, RUN, Settings, at_lines
+from .runner.servers import SERVERS
+
+console = Console()
+if not console.is_terminal:
+    console.width = 120  # rich takes a file for 80 columns wide
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def cli() -> None:
+    """Measures molt: Django under gunicorn and granian, loaded by k6, with and without molt_worker.
+
+    Everything it starts listens on the loopback or under names of its own, and ends with it, also on Ctrl-C.
+    """
+
+
+RESULTS_OPTION = click.option(
+    "--results", type=click.Path(file_okay=False, path_type=Path), default=RESULTS, help="Where <time>/ and latest go."
+)
+
+
+def knobs(default: Settings):
+    """The options that change how much is measured."""
+
+    def add(command):
+        known = click.Choice(list(SERVERS))
+        for option in (
+            click.option(
+                "--server", "servers", multiple=True, type=known, default=default.servers, help="May be repeated."
+            ),
+            click.option("--users", type=click.IntRange(1), default=default.users, help="Requests in flight."),
+            click.option("--rounds", type=click.IntRange(1), help=f"Rounds of each load. [default: {default.rounds}]"),
+            click.option(
+                "--seconds", type=click.FloatRange(1), help=f"Length of a load. [default: {default.seconds:g}]"
+            ),
+            RESULTS_OPTION,
+            click.option("--curve/--no-curve", default=True, help="Measure also 20, 200 and 10,000 lines."),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def told(settings: Settings, servers, users, rounds, seconds, curve) -> Settings:
+    """The settings with what the command line says."""
+    return replace(
+        settings,
+        servers=tuple(dict.fromkeys(servers)),
+        users=users,
+        rounds=rounds or settings.rounds,
+        seconds=seconds or settings.seconds,
+        curve_lines=settings.curve_lines if curve else (),
+    )
+
+
+@cli.command()
+@knobs(DEMO)
+def demo(results, **chosen) -> None:
+    """The short run: about three minutes, one table."""
+    carry_out(told(DEMO, **chosen), results, everything=False)
+
+
+@cli.command()
+@knobs(RUN)
+@click.option("--quick", is_flag=True, help="Fewer and shorter rounds.")
+def run(results, quick, **chosen) -> None:
+    """The long run: five rounds, the curve on both servers, equal arrival rates, single calls, and the targets."""
+    carry_out(told(QUICK if quick else RUN, **chosen), results, everything=True)
+
+
+@cli.command("micro")
+@RESULTS_OPTION
+def micro_command(results) -> None:
+    """Single calls from Python, and the worker's start, memory and size."""
+    folder = report.new_folder(results)
+    with Owned() as owned:
+        terminal.show(console, tables.micro(micro.measure(owned, folder / "logs")))
+
+
+@cli.command("data")
+def data_command() -> None:
+    """Writes the request bodies that hey, vegeta and the k6 table scripts send to bench/data/."""
+    for scenario in (BASELINE, OFFLOAD_TABLE, *(at_lines(lines)[0] for lines in RUN.curve_lines)):
+        path = data.body(scenario)
+        console.print(f"{path} {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)
+
+
+def carry_out(settings: Settings, place: Path, *, everything: bool) -> None:
+    """Measures, writes the report, prints the tables."""
+    with Owned() as owned:
+        described = machine.describe()
+        folder = report.new_folder(place)
+        progress = RunProgress(measure.planned_seconds(settings), console)
+        with progress.shown():
+            results = measure.Run(owned, settings, progress, folder).all()
+    report.write(folder, described, settings, results)
+    every = figures(results)
+    terminal.summary(console, every)
+    shown = tables.everything(results, every)[1:] if everything else [tables.curve_table(every)]
+    for table in shown:
+        if table.rows:
+            terminal.show(console, table)
+    said(folder, results)
+
+
+def said(folder: Path, results: measure.Results) -> None:
+    """What a reader wants to know beside the table."""
+    compared = ", ".join(f"{count} under {server}" for server, count in results.compared.items())
+    console.print(f"Answers compared before the loads: {compared}; all equal.", highlight=False, soft_wrap=True)
+    console.print(f"Charts: {folder / 'summary.html'}", highlight=False, soft_wrap=True)
+    if results.left_behind:
+        raise BenchError(f"a worker left behind {', '.join(results.left_behind)}")
+
+
+def main() -> int:
+    """Runs the command line; the exit status is 0, 1 for a measurement that failed, 128 + n for signal n."""
+    try:
+        cli(standalone_mode=False)
+    except Stopped as stopped:
+        console.print(f"stopped by {stopped}; everything that was started has ended", highlight=False)
+        return stopped.exit_code
+    except BenchError as reason:
+        console.print(f"error: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 1
+    except click.ClickException as reason:
+        reason.show()
+        return reason.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

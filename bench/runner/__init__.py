@@ -1,0 +1,1 @@
+"""What a measurement is made of, one concept a module."""

@@ -1,0 +1,141 @@
+"""The run: for each server a fresh worker and Django, equal answers first, then the loads, in turn."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from . import data, equal, k6, micro, servers, usage, worker
+from .k6 import Generated
+from .owned import Owned
+from .progress import RunProgress
+from .scenarios import BASELINE, OFFLOAD, ORDERS, TABLES, Scenario, Settings, at_lines
+from .servers import Server
+from .worker import Worker
+
+K6_START = 1.2  # seconds from k6's start to its first request, and from its last to its end
+SERVER_SETUP = 6.0  # start, equality check, and the end
+
+
+@dataclass(frozen=True)
+class Round:
+    """One load of one scenario. CPU seconds are those of this load; memory is as it was at its end."""
+
+    scenario: Scenario
+    server: str
+    kind: str  # "pair", "curve" or "arrival"
+    users: int
+    rate: float | None
+    generated: Generated
+    django: usage.Usage
+    worker: usage.Usage
+
+
+@dataclass
+class Results:
+    """Everything that was measured, in order."""
+
+    rounds: list[Round] = field(default_factory=list)
+    compared: dict[str, int] = field(default_factory=dict)  # per server: how many answers were compared
+    left_behind: list[str] = field(default_factory=list)  # names that a worker should have removed
+    micro: dict | None = None
+
+
+def planned_seconds(settings: Settings) -> float:
+    """How long the run takes, as far as can be known before it."""
+
+    def loads(count: int, seconds: float) -> float:
+        return count * (seconds + K6_START)
+
+    total = 0.0
+    for server in settings.servers:
+        group = len(ORDERS) + len(TABLES)
+        total += SERVER_SETUP + loads(group, settings.warm_up) + loads(group * settings.rounds, settings.seconds)
+        if server in settings.curve_servers:
+            total += loads(2 * len(settings.curve_lines) * settings.curve_rounds, settings.curve_seconds)
+        if settings.arrival_share is not None:
+            total += loads(2, settings.seconds)
+    return total + (micro.SECONDS if settings.micro else 0)
+
+
+class Run:
+    """One run of the plan, writing its logs under `folder`."""
+
+    def __init__(self, owned: Owned, settings: Settings, progress: RunProgress, folder: Path) -> None:
+        self._owned = owned
+        self._settings = settings
+        self._progress = progress
+        self._logs = folder / "logs"
+        self._results = Results()
+
+    def all(self) -> Results:
+        """Measures everything that the settings ask for."""
+        for name in self._settings.servers:
+            self._server(name)
+        if self._settings.micro:
+            with self._progress.step("single calls, the worker's start and size", micro.SECONDS):
+                self._results.micro = micro.measure(self._owned, self._logs)
+        return self._results
+
+    def _server(self, name: str) -> None:
+        with self._progress.step(f"{name}: starting molt_worker and Django, comparing answers", SERVER_SETUP):
+            engine = worker.start(self._owned, self._logs / f"worker-{name}.log")
+            arena_before = engine.stat()["arena"]["used_bytes"]
+            server = servers.start(self._owned, name, engine.shm, self._logs / f"{name}.log")
+            self._results.compared[name] = equal.check(server)
+        for group in (ORDERS, TABLES):
+            self._group(server, engine, group, "pair", self._settings.rounds, self._settings.seconds)
+        if name in self._settings.curve_servers:
+            for lines in self._settings.curve_lines:
+                pair = at_lines(lines)
+                self._group(server, engine, pair, "curve", self._settings.curve_rounds, self._settings.curve_seconds)
+        if self._settings.arrival_share is not None:
+            self._arrival(server, engine, self._settings.arrival_share)
+        self._owned.end(server.child)
+        worker.after_clients(engine, arena_before)
+        self._results.left_behind += worker.stop(self._owned, engine)
+
+    def _group(
+        self, server: Server, engine: Worker, group: tuple[Scenario, ...], kind: str, rounds: int, seconds: float
+    ) -> None:
+        if kind == "pair":
+            for scenario in group:
+                self._load(server, engine, scenario, "warm-up", self._settings.warm_up, "warming up")
+        for number in range(1, rounds + 1):
+            for scenario in group:
+                round_ = self._load(server, engine, scenario, kind, seconds, f"round {number} of {rounds}")
+                self._results.rounds.append(round_)
+
+    def _arrival(self, server: Server, engine: Worker, share: float) -> None:
+        """The orders pair at one arrival rate: a share of what the baseline can answer."""
+        plain = [
+            one.generated.rps
+            for one in self._results.rounds
+            if (one.scenario, one.server, one.kind) == (BASELINE, server.name, "pair")
+        ]
+        rate = max(1.0, median(plain) * share)
+        said = f"{rate:.0f} requests/s arriving"
+        for scenario in (BASELINE, OFFLOAD):
+            round_ = self._load(server, engine, scenario, "arrival", self._settings.seconds, said, rate)
+            self._results.rounds.append(round_)
+
+    def _load(
+        self,
+        server: Server,
+        engine: Worker,
+        scenario: Scenario,
+        kind: str,
+        seconds: float,
+        said: str,
+        rate: float | None = None,
+    ) -> Round:
+        users = self._settings.users
+        doing = f"{server.name}: {scenario.path}, {scenario.lines:,} {'rows' if scenario.table else 'lines'}, {said}"
+        with self._progress.step(doing, seconds + K6_START):
+            load = k6.Load(scenario.name, server.url, data.body(scenario), servers.TOKEN, seconds, users, rate)
+            before = usage.of(server.pid), usage.of(engine.pid)
+            log, summary = self._logs / f"k6-{server.name}.log", self._logs / f"k6-{server.name}.json"
+            generated = k6.run(self._owned, load, log, summary)
+            after = usage.of(server.pid), usage.of(engine.pid)
+        engine.child.fail_if_ended()
+        server.child.fail_if_ended()
+        return Round(scenario, server.name, kind, users, rate, generated, *map(usage.since, before, after))

@@ -1,0 +1,171 @@
+"""The rows that the terminal, summary.md and summary.html show alike."""
+
+from dataclasses import dataclass
+
+from .figures import Figures, Ratio, compare, curve
+from .measure import Results
+from .targets import verdicts
+
+PERCENTILES = ("p(50)", "p(95)", "p(99)", "p(99.9)")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, a row of column names, and rows of text. The first `left` columns are words, the others figures."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    left: int = 2
+
+
+def _times(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}x"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _against(every: list[Figures], one: Figures) -> Ratio | None:
+    pair = one.scenario.pair
+    return compare(every, one.scenario.name, pair, one.server, one.kind, one.scenario.lines) if pair else None
+
+
+def pairs(every: list[Figures]) -> Table:
+    """The frozen workloads: throughput, latency, errors, CPU, memory, and what a CPU second buys."""
+    columns = ["server", "endpoint", "req/s", "ratio", "p50 ms", "p95 ms", "p99 ms", "p99.9 ms", "errors"]
+    columns += ["Django CPU s", "worker CPU s", "Django MB", "worker MB", "req per CPU s", "generator CPU s"]
+    rows = []
+    for one in every:
+        if one.kind != "pair":
+            continue
+        against = _against(every, one)
+        rows.append(
+            [
+                one.server,
+                one.scenario.path,
+                f"{one.rps:,.0f}",
+                _times(against["rps"]) if against else "",
+                *(_ms(one.latency[p]) for p in PERCENTILES),
+                str(one.errors),
+                f"{one.django_cpu_s:.1f}",
+                f"{one.worker_cpu_s:.1f}",
+                f"{one.django_rss_mb:.0f}",
+                f"{one.worker_rss_mb:.0f}",
+                f"{one.per_cpu_second:,.0f}",
+                f"{one.generator_cpu_s:.1f}",
+            ]
+        )
+    return Table("2,000 order lines or 10,000 table rows a request", columns, rows)
+
+
+def upright(every: list[Figures], server: str) -> Table:
+    """The same of one server with a column for each endpoint, so that it fits a terminal of 80 columns."""
+    mine = [one for one in every if one.kind == "pair" and one.server == server]
+    against = [_against(every, one) for one in mine]
+    rows = [
+        ["requests/s", *(f"{one.rps:,.0f}" for one in mine)],
+        ["  ratio", *(_times(ratio["rps"]) if ratio else "" for ratio in against)],
+        *([f"{p.replace('p(', 'p').rstrip(')')} ms", *(_ms(one.latency[p]) for one in mine)] for p in PERCENTILES),
+        ["  p99 ratio", *(_share(ratio["p99"]) if ratio else "" for ratio in against)],
+        ["errors", *(str(one.errors) for one in mine)],
+        ["Django CPU s", *(f"{one.django_cpu_s:.1f}" for one in mine)],
+        ["worker CPU s", *(f"{one.worker_cpu_s:.1f}" for one in mine)],
+        ["k6 CPU s", *(f"{one.generator_cpu_s:.1f}" for one in mine)],
+        ["requests per CPU s", *(f"{one.per_cpu_second:,.0f}" for one in mine)],
+        ["Django MB", *(f"{one.django_rss_mb:.0f}" for one in mine)],
+        ["worker MB", *(f"{one.worker_rss_mb:.0f}" for one in mine)],
+    ]
+    return Table(server, ["", *(one.scenario.path.replace("/table/", "/\ntable/") for one in mine)], rows, left=1)
+
+
+def curve_table(every: list[Figures]) -> Table:
+    """What offloading brings as the work shrinks and grows."""
+    columns = ["server", "lines", "ms of Python saved", "baseline/s", "offload/s", "ratio", "p99 share"]
+    rows = [
+        [
+            point.server,
+            f"{point.lines:,}",
+            f"{point.saved_ms:.2f}",
+            f"{point.plain_rps:,.0f}",
+            f"{point.offload_rps:,.0f}",
+            f"{point.ratio:.2f}x",
+            f"{point.offload_p99_ms / point.plain_p99_ms:.2f}",
+        ]
+        for point in curve(every)
+    ]
+    return Table("As the work grows", columns, rows, left=1)
+
+
+def arrival(every: list[Figures]) -> Table:
+    """Latencies where requests arrive at the same rate, whatever the endpoint can do."""
+    columns = [
+        "server",
+        "endpoint",
+        "arriving/s",
+        "answered/s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "not started",
+        "errors",
+    ]
+    rows = [
+        [
+            one.server,
+            one.scenario.path,
+            f"{one.rate or 0:.0f}",
+            f"{one.rps:.0f}",
+            *(_ms(one.latency[p]) for p in ("p(50)", "p(99)", "p(99.9)")),
+            str(one.dropped),
+            str(one.errors),
+        ]
+        for one in every
+        if one.kind == "arrival"
+    ]
+    return Table("At the same arrival rate", columns, rows)
+
+
+def targets(results: Results, every: list[Figures]) -> Table:
+    """The targets that this run can judge."""
+    columns = ["target", "what", "must reach", "measured", "verdict"]
+    rows = [
+        [one.target, one.what, one.bound, f"{one.measured:.3g}{one.unit}", one.verdict]
+        for one in verdicts(results, every)
+    ]
+    return Table("Targets", columns, rows, left=5)
+
+
+def micro(found: dict) -> Table:
+    """Single calls from Python, and the worker itself."""
+    echo, worker = found["echo_64_bytes"], found["worker"]
+    rows = [
+        ["echo, 64 bytes, hot", f"{echo['molt_hot_us']:.1f} us", f"Unix-socket echo {echo['socket_hot_us']:.1f} us"],
+        [
+            "echo, 64 bytes, asleep",
+            f"{echo['molt_asleep_us']:.1f} us",
+            f"Unix-socket echo {echo['socket_asleep_us']:.1f} us",
+        ],
+        *([f"compute, {int(n):,} numbers", f"{us:.1f} us", "MsgPack"] for n, us in found["compute_us"].items()),
+        [
+            "worker: start to first answer",
+            f"{worker['first_answer_ms']:.0f} ms",
+            "as a waiting Python client sees it",
+        ],
+        ["worker: memory when idle", f"{worker['idle_mb']:.1f} MB", "shared memory aside"],
+        ["worker: binary, stripped", f"{worker['stripped_mb']:.1f} MB", ""],
+    ]
+    return Table("Single calls and the worker", ["what", "measured", "beside it"], rows, left=1)
+
+
+def everything(results: Results, every: list[Figures]) -> list[Table]:
+    """All tables that have rows."""
+    out = [pairs(every), curve_table(every), arrival(every), targets(results, every)]
+    if results.micro:
+        out.append(micro(results.micro))
+    return [table for table in out if table.rows]

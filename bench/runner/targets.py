@@ -1,0 +1,89 @@
+"""The targets that a run can judge, each with what was measured: reached or missed, never left out."""
+
+from dataclasses import dataclass
+
+from .figures import Figures, compare, servers, steadiness
+from .measure import Results
+
+STEADY_ROUNDS = 5  # fewer say nothing about how steady the tail is
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target on one server (or on none, for single calls)."""
+
+    target: str
+    what: str
+    measured: float
+    must: float
+    aim: float | None
+    unit: str = ""
+    at_least: bool = False
+
+    def _meets(self, bound: float) -> bool:
+        return self.measured >= bound if self.at_least else self.measured <= bound
+
+    @property
+    def verdict(self) -> str:
+        """`missed`, `reached` or `reached, and the aim`."""
+        if not self._meets(self.must):
+            return "missed"
+        return "reached" if self.aim is None or not self._meets(self.aim) else "reached, and the aim"
+
+    @property
+    def bound(self) -> str:
+        """What must be reached, and the aim."""
+        sign = "≥" if self.at_least else "≤"
+        aim = "" if self.aim is None else f" (aim {sign} {self.aim:g}{self.unit})"
+        return f"{sign} {self.must:g}{self.unit}{aim}"
+
+
+def verdicts(results: Results, every: list[Figures]) -> list[Verdict]:
+    """All targets that these results say something about."""
+    out: list[Verdict] = []
+    for server in servers(every):
+        out += _pairs(every, server) + _tails(results, server)
+    return out + (_single(results.micro) if results.micro else [])
+
+
+def _pairs(every: list[Figures], server: str) -> list[Verdict]:
+    out: list[Verdict] = []
+
+    def judge(target: str, one: str, other: str, figure: str, must: float, aim: float | None) -> None:
+        found = compare(every, one, other, server)
+        measured = found[figure] if found else None
+        if measured is not None:
+            what = f"{server}: {one} against {other}, {'requests/s' if figure == 'rps' else figure}"
+            out.append(Verdict(target, what, measured, must, aim, "x", at_least=figure == "rps"))
+
+    judge("S8", "offload", "baseline", "rps", 5, 10)
+    judge("S8", "offload", "baseline", "p99", 0.333, 0.1)
+    judge("S8", "offload", "tuned", "rps", 2, None)
+    judge("S9", "offload_table", "baseline_table", "rps", 8, 20)
+    return out
+
+
+def _tails(results: Results, server: str) -> list[Verdict]:
+    steady = steadiness(results, "offload", server)
+    if steady is None:
+        return []
+    out = [Verdict("S8", f"{server}: offload, p99.9 against p99, worst round", steady.tail, 3, None, "x")]
+    if steady.rounds >= STEADY_ROUNDS:
+        what = f"{server}: offload, p99.9 of the worst of {steady.rounds} rounds against the best"
+        out.append(Verdict("S8", what, steady.spread, 1.3, None, "x"))
+    return out
+
+
+def _single(micro: dict) -> list[Verdict]:
+    echo = micro["echo_64_bytes"]
+    hot = echo["molt_hot_us"] / echo["socket_hot_us"]
+    asleep = echo["molt_asleep_us"] / echo["socket_asleep_us"]
+    return [
+        Verdict("S2", "echo of 64 bytes, hot: against a Python Unix-socket echo", hot, 0.2, None, "x"),
+        Verdict("S2", "echo of 64 bytes, both asleep: against the same", asleep, 1.25, 1.05, "x"),
+        Verdict("S12", "worker: time to first answer", micro["worker"]["first_answer_ms"], 150, 50, " ms"),
+        Verdict("S12", "worker: memory when idle, arena aside", micro["worker"]["idle_mb"], 60, 30, " MB"),
+        Verdict("S12", "worker: stripped binary", micro["worker"]["stripped_mb"], 125, 70, " MB"),
+        Verdict("S14", "compute with 3 numbers", micro["compute_us"]["3"], 20, 6, " us"),
+        Verdict("S14", "compute with 10,000 numbers", micro["compute_us"]["10000"], 600, 300, " us"),
+    ]

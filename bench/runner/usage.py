@@ -1,0 +1,58 @@
+"""CPU time and memory of a process with all its descendants."""
+
+from dataclasses import dataclass
+
+import psutil
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds since the tree began; memory as it is now, in MB (10^6 bytes).
+
+    `rss_mb` counts a page that several processes share once for each, the arena included; `pss_mb` counts it once.
+    """
+
+    cpu_s: float = 0.0
+    rss_mb: float = 0.0
+    pss_mb: float = 0.0
+
+
+def of(pid: int | None) -> Usage:
+    """The usage of a process tree; of nothing for None. A process that ends while it is looked at counts as nothing."""
+    if pid is None:
+        return Usage()
+    cpu = rss = pss = 0.0
+    try:
+        root = psutil.Process(pid)
+        tree = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return Usage()
+    for process in tree:
+        try:
+            times = process.cpu_times()
+            memory = process.memory_full_info()
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        # Descendants that are gone live on in their parent's times, so a restarted worker is not lost.
+        cpu += times.user + times.system + times.children_user + times.children_system
+        rss += memory.rss
+        pss += memory.pss
+    return Usage(cpu, rss / MB, pss / MB)
+
+
+def since(before: Usage, after: Usage) -> Usage:
+    """The CPU time between two looks, with the memory of the second."""
+    return Usage(after.cpu_s - before.cpu_s, after.rss_mb, after.pss_mb)
+
+
+def private_mb(pid: int) -> float:
+    """What one process holds in memory beside shared memory, in MB: the arena is shared and has a figure of its own."""
+    kib = {}
+    with open(f"/proc/{pid}/status") as status:
+        for line in status:
+            name, _, value = line.partition(":")
+            if name in ("VmRSS", "RssShmem"):
+                kib[name] = int(value.split()[0])
+    return (kib["VmRSS"] - kib["RssShmem"]) * 1024 / MB

@@ -1,0 +1,46 @@
+"""The progress line: what it says, and that it moves with the plan."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bench.runner import measure, progress
+from bench.runner.progress import RunProgress
+from bench.runner.scenarios import DEMO, RUN
+
+
+def test_elsewhere_than_on_a_terminal_each_step_is_a_line() -> None:
+    out = io.StringIO()
+    run = RunProgress(90, Console(file=out))
+    with run.shown(), run.step("warming up", 30):
+        pass
+    with run.step("loading [everything]", 60):
+        pass
+    assert out.getvalue().splitlines() == ["[1:30 left] warming up", "[1:00 left] loading [everything]"]
+    assert run.left() == 0
+
+
+def test_time_left_follows_the_clock_and_waits_for_a_late_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    run = RunProgress(60, Console(file=io.StringIO()))
+    with run.step("one", 20):
+        now += 15
+        assert run.left() == 45
+        now += 15
+        assert run.left() == 40
+    assert run.left() == 40
+
+
+def test_on_a_terminal_the_line_shows_the_step_and_the_time() -> None:
+    out = io.StringIO()
+    run = RunProgress(90, Console(file=out, force_terminal=True, width=100))
+    with run.shown(), run.step("gunicorn: /offload/", 30):
+        pass
+    assert "gunicorn: /offload/" in out.getvalue() and "1:30 left" in out.getvalue()
+
+
+def test_the_demo_is_planned_for_about_three_minutes() -> None:
+    assert 90 < measure.planned_seconds(DEMO) < 240
+    assert measure.planned_seconds(RUN) > measure.planned_seconds(DEMO)

@@ -1,0 +1,137 @@
+"""The report: summary.json in the shape that readers rely on, medians, ratios, and the files beside it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.runner import report
+from bench.runner.figures import curve, figures, find
+from bench.runner.measure import Results
+from bench.runner.scenarios import RUN
+from bench.runner.targets import verdicts
+
+from .conftest import CANNED
+
+MACHINE = {"cpu": "<two cores & more>", "cores": 2}
+SCENARIO = {
+    "name": str, "pair": (str, type(None)), "lines": int, "server": str, "concurrency": int, "rps": float,
+    "p50_ms": float, "p95_ms": float, "p99_ms": float, "p999_ms": float, "errors": int,
+    "django_cpu_s": float, "worker_cpu_s": float, "django_rss_mb": float, "worker_rss_mb": float,
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(results: Results, tmp_path: Path) -> Path:
+    """A written report."""
+    made = tmp_path / "results" / "now"
+    made.mkdir(parents=True)
+    report.write(made, MACHINE, RUN, results)
+    return made
+
+
+def test_summary_has_exactly_the_fixed_shape(folder: Path) -> None:
+    told = json.loads((folder / "summary.json").read_text())
+    assert set(told) == {"machine", "scenarios", "ratios"}
+    assert told["machine"] == MACHINE
+    for scenario in told["scenarios"]:
+        assert set(scenario) == set(SCENARIO)
+        for key, kind in SCENARIO.items():
+            assert isinstance(scenario[key], kind), key
+    assert set(told["ratios"]) == {"gunicorn", "granian"}
+    for ratios in told["ratios"].values():
+        assert set(ratios) == {"offload", "offload_vs_tuned", "table"}
+        assert all(set(ratio) == {"rps", "p99"} for ratio in ratios.values())
+
+
+def test_figures_are_those_of_k6(folder: Path) -> None:
+    told = json.loads((folder / "summary.json").read_text())
+    baseline = next(one for one in told["scenarios"] if (one["name"], one["server"]) == ("baseline", "gunicorn"))
+    took = CANNED["metrics"]["http_req_duration"]["values"]
+    requests = CANNED["metrics"]["http_reqs"]["values"]["count"]
+    assert (baseline["lines"], baseline["concurrency"], baseline["pair"]) == (2000, 16, None)
+    assert baseline["rps"] == pytest.approx(requests / (CANNED["state"]["testRunDurationMs"] / 1000), abs=0.01)
+    assert baseline["p50_ms"] == pytest.approx(took["p(50)"], abs=0.001)
+    assert baseline["p999_ms"] == pytest.approx(took["p(99.9)"], abs=0.001)
+
+
+def test_ratios_compare_medians(folder: Path) -> None:
+    ratios = json.loads((folder / "summary.json").read_text())["ratios"]["granian"]
+    assert ratios["offload"]["rps"] == pytest.approx(10, rel=0.01)
+    assert ratios["offload"]["p99"] == pytest.approx(0.1, rel=0.01)
+    assert ratios["offload_vs_tuned"]["rps"] == pytest.approx(10 / 3, rel=0.01)
+    assert ratios["table"]["rps"] == pytest.approx(20, rel=0.01)
+
+
+def test_failed_requests_do_not_count_as_served(results: Results) -> None:
+    from .conftest import canned
+
+    good, half = canned(), canned(failed=canned().requests // 2)
+    assert half.errors == good.requests // 2
+    assert half.rps == pytest.approx(good.rps / 2)
+
+
+def test_latest_points_at_the_newest_run(folder: Path) -> None:
+    latest = folder.parent / "latest"
+    assert latest.is_symlink() and latest.resolve() == folder.resolve()
+    newer = folder.parent / "later"
+    newer.mkdir()
+    report.point_latest(newer)
+    assert latest.resolve() == newer.resolve()
+
+
+def test_curve_runs_from_few_lines_to_many(results: Results) -> None:
+    points = curve(figures(results))
+    assert [point.lines for point in points] == [20, 200, 2_000, 10_000]
+    assert {point.server for point in points} == {"gunicorn"}
+    assert [point.ratio for point in points] == pytest.approx([1.1, 4, 10, 12], rel=0.01)
+    # 2 CPU seconds for the canned number of requests, less the same seconds for ten times as many.
+    requests = CANNED["metrics"]["http_reqs"]["values"]["count"]
+    assert points[2].saved_ms == pytest.approx(2000 / requests * 0.9, rel=0.01)
+
+
+def test_details_keep_every_round_and_what_a_cpu_second_buys(folder: Path, results: Results) -> None:
+    told = json.loads((folder / "details.json").read_text())
+    assert len(told["rounds"]) == len(results.rounds)
+    plain = find(figures(results), "baseline", "gunicorn")
+    assert plain is not None and plain.per_cpu_second == pytest.approx(plain.requests / 2.5)
+    assert told["medians"][0]["requests_per_cpu_s"] == plain.per_cpu_second
+    assert told["medians"][0]["generator_cpu_s"] == 0.5
+    assert told["steadiness"]["gunicorn"]["offload"]["spread"] == pytest.approx(1.2 / 0.9, rel=0.01)
+
+
+def test_page_stands_alone_and_draws_each_chart(folder: Path) -> None:
+    page = (folder / "summary.html").read_text()
+    assert page.count('class="plotly-graph-div"') == 7  # 2 throughput, 2 x 2 distributions, 1 curve
+    assert "<script src" not in page and "<link" not in page
+    assert "&lt;two cores &amp; more&gt;" in page and "<two cores" not in page
+
+
+def test_markdown_shows_every_table(folder: Path) -> None:
+    text = (folder / "summary.md").read_text()
+    for title in (
+        "2,000 order lines",
+        "As the work grows",
+        "At the same arrival rate",
+        "Targets",
+        "Single calls",
+        "Machine",
+    ):
+        assert f"## {title}" in text
+    assert "| gunicorn | /offload/ |" in text and "10.0x" in text
+
+
+def test_one_round_says_nothing_about_steadiness(results: Results) -> None:
+    results.rounds = results.rounds[:5]
+    told = " ".join(one.what for one in verdicts(results, figures(results)))
+    assert "p99.9 against p99" in told
+    assert "against the best" not in told
+
+
+def test_targets_are_judged_in_both_directions(results: Results) -> None:
+    judged = {(one.target, one.what): one.verdict for one in verdicts(results, figures(results))}
+    assert judged["S8", "gunicorn: offload against baseline, requests/s"] == "reached, and the aim"
+    assert judged["S8", "granian: offload against tuned, requests/s"] == "reached"
+    assert judged["S8", "gunicorn: offload, p99.9 of the worst of 5 rounds against the best"] == "missed"
+    assert judged["S2", "echo of 64 bytes, hot: against a Python Unix-socket echo"] == "reached"
+    assert judged["S12", "worker: stripped binary"] == "reached"

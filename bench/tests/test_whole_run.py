@@ -1,0 +1,103 @@
+"""The demo itself, in short, with the real worker, Django and k6: it reports, and leaves nothing whenever it stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.runner.child import until
+from bench.runner.paths import ROOT
+
+SHORT = ["demo", "--server", "gunicorn", "--rounds", "1", "--seconds", "1", "--no-curve"]
+MARK = "MOLT_BENCH_TEST"
+
+
+class Demo:
+    """A demo in a process of its own. What it starts inherits a mark in the environment, by which it is found."""
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.folder = folder
+        self.results = results
+        # Temporary folders of the run, the worker's socket among them, and with their names the segment's.
+        env = {**os.environ, MARK: self.mark, "TMPDIR": str(folder)}
+        command = [sys.executable, "-m", "bench", *SHORT, "--results", str(results)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def running(self) -> dict[int, str]:
+        """Command lines of what runs by its order."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+        return {pid: command for pid, command in found.items() if pid != self.process.pid}
+
+    def wait_for(self, command: str) -> None:
+        """Waits until a command runs whose first words are these, an interpreter's name before them aside."""
+
+        def seen() -> bool:
+            assert self.process.poll() is None, f"the demo ended before {command} ran: {self.process.stdout.read()}"
+            running = (" ".join(Path(word).name for word in one.split()[:3]) for one in self.running().values())
+            return any(command in words for words in running)
+
+        until(seen, f"{command} runs", 60)
+
+
+def names() -> set[str]:
+    """The shared-memory names of runs like this."""
+    return {path.name for path in Path("/dev/shm").glob("*molt-bench-*")}
+
+
+@pytest.fixture
+def demo(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Demo]:
+    """A short demo that has just begun; ended in any case."""
+    before = names()
+    # Short, because a Unix socket's path may have 107 bytes only.
+    begun = Demo(tmp_path_factory.mktemp("d"), tmp_path)
+    yield begun
+    if begun.process.poll() is None:
+        begun.process.send_signal(signal.SIGTERM)
+    begun.process.communicate(timeout=60)
+    assert begun.running() == {}
+    assert names() - before == set()
+    assert list(begun.folder.iterdir()) == []
+
+
+def test_it_measures_reports_and_leaves_nothing(demo: Demo) -> None:
+    out, _ = demo.process.communicate(timeout=180)
+    assert demo.process.returncode == 0, out
+    assert "requests/s" in out and "p99.9" in out and "all equal" in out
+    told = json.loads((demo.results / "latest" / "summary.json").read_text())
+    assert [one["name"] for one in told["scenarios"]] == [
+        "baseline",
+        "offload",
+        "tuned",
+        "baseline_table",
+        "offload_table",
+    ]
+    assert all(one["errors"] == 0 and one["rps"] > 0 and one["django_cpu_s"] > 0 for one in told["scenarios"])
+    worked = {one["name"]: one["worker_cpu_s"] for one in told["scenarios"]}
+    assert worked["offload"] > 10 * max(worked["baseline"], 0.01)
+    assert told["ratios"]["gunicorn"]["offload"]["rps"] > 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["molt_worker", "gunicorn", "k6 run"])
+def test_it_can_be_stopped_at_any_moment(demo: Demo, moment: str, number: int) -> None:
+    demo.wait_for(moment)
+    demo.process.send_signal(number)
+    out, _ = demo.process.communicate(timeout=60)
+    assert demo.process.returncode == 128 + number, out
+    assert "everything that was started has ended" in out
