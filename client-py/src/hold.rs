@@ -156,7 +156,14 @@ impl LoopHold {
     pub fn poll(&mut self, most: usize) -> Vec<(u64, Result<Reply, Failure>)> {
         let mut ready = Vec::new();
         for channel in self.former.iter_mut().chain([&mut self.channel]) {
+            if ready.len() >= most {
+                break;
+            }
             let new = channel.poll(most - ready.len());
+            if channel.is_broken() {
+                // A doorbell whose other end is closed stays readable for ever.
+                let _ = self.epoll.delete(channel.bell());
+            }
             // A worker that is stopping: the next request looks its name up again.
             let stopping = |(_, reply): &(u64, Result<Reply, Failure>)| {
                 reply.as_ref().is_ok_and(|reply| reply.outcome == Outcome::Unavailable)

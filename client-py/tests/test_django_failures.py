@@ -144,6 +144,15 @@ def test_no_worker_is_noticed_before_the_body_is_read(stub: StubClient) -> None:
     assert decorated()(request).content == b"own code: 12345678"
 
 
+@pytest.mark.parametrize("error", [MoltUnavailable("nobody"), MoltBusy("full")])
+def test_a_body_that_was_not_needed_is_read_all_the_same(stub: StubClient, error: MoltError) -> None:
+    """Else the server closes the connection, and the client's next request on it fails."""
+    stub.session_error = error
+    request = post(b"x" * 100_000)
+    assert offload(request, entry="e").status_code == 503
+    assert request.read() == b"" and request._read_started
+
+
 def test_without_fallback_the_view_never_runs(stub: StubClient) -> None:
     @molt_offload(entry="e")
     def view(request: HttpRequest) -> HttpResponse:

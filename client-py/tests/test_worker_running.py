@@ -26,11 +26,17 @@ SECONDS = 120.0
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Client]:
-    """A worker with the slow statement as an entry too."""
-    manifest = tmp_path / "exports.json"
+def manifest(tmp_path: Path) -> Path:
+    """Makes the slow statement an entry."""
     entry = {"name": "slow", "kind": "sql", "sql": SLOW, "input": "t", "timeout_ms": 120_000}
-    manifest.write_text(json.dumps({"abi_version": 1, "exports": [entry]}))
+    path = tmp_path / "exports.json"
+    path.write_text(json.dumps({"abi_version": 1, "exports": [entry]}))
+    return path
+
+
+@pytest.fixture
+def own(manifest: Path) -> Iterator[Client]:
+    """A worker of the test's own."""
     with molt_accel.spawn(exports=manifest, arena="32MiB", threads=2) as spawned:
         yield spawned
 
@@ -104,13 +110,27 @@ def test_work_that_was_running_is_lost_with_its_worker(own: Client) -> None:
     assert type(ended[0]) is molt_accel.MoltWorkerLost and ended[0].entry == "slow" and ended[0].http_status == 502
 
 
+def test_idempotent_work_is_done_again_by_the_next_worker(manifest: Path) -> None:
+    rows = pa.table({"a": list(range(15_000))})
+    with molt_accel.spawn(exports=manifest, arena="32MiB", threads=2, args=["--supervise"]) as own:
+        wanted = own.call("slow", rows, "arrow", timeout=SECONDS).to_pyarrow()
+        ended: list[Any] = []
+        thread = threading.Thread(target=lambda: ended.append(own.call("slow", rows, "arrow", timeout=SECONDS)))
+        thread.start()
+        until(lambda: in_flight(own) == 1, "the entry runs")
+        os.kill(own.stats()["worker"]["pid"], signal.SIGKILL)
+        thread.join(60)
+        assert ended[0].to_pyarrow().equals(wanted) and ended[0].metrics.resent
+
+
 async def test_work_of_an_event_loop_is_lost_with_its_worker(own: Client) -> None:
     call = asyncio.create_task(own.acall("slow", ROWS, "arrow", timeout=SECONDS))
     while in_flight(own) != 1:
         await asyncio.sleep(0.005)
     os.kill(own.worker.pid, signal.SIGKILL)
-    with pytest.raises(molt_accel.MoltWorkerLost):
+    with pytest.raises(molt_accel.MoltWorkerLost) as lost:
         await call
+    assert lost.value.details == {"idempotent": True}  # SQL only reads: the decorator's fallback may run
 
 
 def test_closing_a_client_lets_a_call_in_another_thread_finish(own: Client) -> None:

@@ -93,7 +93,7 @@ impl Service for Dispatcher {
             Err(bad) => return request.answer(answer_of(body::bad_handle(bad))),
         }
         if entry.is_short(&request) {
-            return shared.run(entry, request, &mut Vec::new(), None);
+            return shared.run_contained(entry, request, &mut Vec::new(), None);
         }
         let Some(queue) = &self.queue else { return };
         shared.host.queued.fetch_add(1, Ordering::Relaxed);
@@ -126,11 +126,18 @@ impl Shared {
             self.host.queued.fetch_sub(1, Ordering::Relaxed);
             // The name was known when the request was queued, and entries never go.
             if let Some(entry) = self.registry.get(request.entry()) {
-                self.run(entry, request, &mut scratch, Some(index));
+                self.run_contained(entry, request, &mut scratch, Some(index));
             }
             if scratch.capacity() > SCRATCH_KEPT {
                 scratch = Vec::new();
             }
+        }
+    }
+
+    /// No panic ends a thread: a request that is dropped on the way out answers Internal by itself.
+    fn run_contained(&self, entry: &Entry, request: Inflight, scratch: &mut Vec<u8>, thread: Option<usize>) {
+        if catch_unwind(AssertUnwindSafe(|| self.run(entry, request, scratch, thread))).is_err() {
+            error!(entry = entry.name, "the worker panicked while it answered");
         }
     }
 
@@ -189,7 +196,7 @@ impl Shared {
         cancel: CancelToken,
         scratch: &mut Vec<u8>,
     ) -> Result<Ran, Failure> {
-        let number = request.head.accept;
+        let number = if request.head.accept == 0 { request.head.codec } else { request.head.accept };
         let accept = match request.accept() {
             Some(accept) => accept,
             None => return Err(Failure::invalid(format!("codec {number} is none of msgpack, json, raw, arrow"))),

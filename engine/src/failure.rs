@@ -31,10 +31,4 @@ impl Failure {
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Outcome::Internal, message)
     }
-
-    /// Adds details for programs.
-    pub fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
-        self
-    }
 }

@@ -14,8 +14,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A worker that lived this long did not crash in a loop.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
-/// A worker that never served and ended by itself has said why: starting it again would say it again.
-const EXIT_BY_ITSELF: i32 = 1;
+/// A worker that could not start has said why: starting it again would say it again.
+const COULD_NOT_START: i32 = 1;
 
 /// Runs the worker as a child until it ends in good order or the supervisor is told to stop.
 pub fn run() -> Result<ExitCode, String> {
@@ -25,7 +25,6 @@ pub fn run() -> Result<ExitCode, String> {
     let events = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| format!("cannot wait for signals: {errno}"))?;
     let mut pause = FIRST_PAUSE;
-    let mut ever_served = false;
     loop {
         let started = Instant::now();
         let mut child = spawn()?;
@@ -34,8 +33,7 @@ pub fn run() -> Result<ExitCode, String> {
         if told || status.success() {
             return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        ever_served |= started.elapsed() > Duration::from_secs(1);
-        if status.code() == Some(EXIT_BY_ITSELF) && !ever_served {
+        if status.code() == Some(COULD_NOT_START) {
             error!("the worker could not start; see its message above");
             return Ok(ExitCode::FAILURE);
         }

@@ -1,6 +1,7 @@
 //! A worker from start to stop.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,13 @@ use crate::sql::{SqlEngine, SqlLimits};
 /// How long running requests may take to finish after the worker was told to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The exit code of a worker that has served and failed: a supervisor starts it again.
+const FAILED_LATER: u8 = 3;
 /// Signals within this time mean one and the same stop.
 const ONE_STOP: Duration = Duration::from_millis(500);
 
-/// Runs a worker until it is told to stop. An error's text is for the person who started it.
-pub fn run(arguments: &Arguments) -> Result<(), String> {
+/// Runs a worker until it is told to stop. An error means that it could not start; its text is for the person who tried.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let began = Instant::now();
     let stop = Arc::new(Stop::default());
     let signals = block_signals()?;
@@ -72,11 +75,14 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
             warn!(pid, %errno, "the former worker could not be told");
         }
     }
-    poller.run(&dispatcher, &stop, PATIENCE).map_err(|error| format!("the poller failed: {error}"))?;
+    let served = poller.run(&dispatcher, &stop, PATIENCE);
+    if let Err(error) = &served {
+        warn!(%error, "the poller failed");
+    }
     info!("molt_worker stops");
     drop(dispatcher);
     drop(poller);
-    Ok(())
+    Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED_LATER) })
 }
 
 fn cores() -> usize {

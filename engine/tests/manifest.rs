@@ -93,6 +93,7 @@ fn fields_of_an_entry() {
         ("sql", json!(["select 1"]), "sequence"),
         ("input", json!(7), "input"),
         ("params", json!({"min": 1}), "params"),
+        ("idempotent", json!("yes"), "yes"),
         ("timeout_ms", json!("250"), "250"),
         ("timeout_ms", json!(0), "0"),
         ("timeout_ms", json!(-1), "-1"),

@@ -224,6 +224,14 @@ fn a_body_beyond_the_limit_is_too_large_before_anything_is_allocated() {
     let body = vec![7; most as usize + 1];
     Ask::of("echo").body(Codec::Raw, &body).call(&client).fails(Outcome::TooLarge, &["16777217", "16777216"]);
     assert_eq!(worker.report().arena.used_bytes, 0);
+    // Tables that are each within the limit are not, together: that is for the worker to see.
+    let half = tables::block(&client, &body[..9 << 20]);
+    let both = [("a", half.clone()), ("b", half)];
+    let ask = Ask::of("molt.query").params(json!({"sql": "select 1 as n"}));
+    let answer = ask.payload(Codec::Arrow as u8, Payload::Tables(&both)).call(&client);
+    answer.fails(Outcome::TooLarge, &["18874368", "16777216"]);
+    worker.counts("too_large", 1);
+    drop(both);
     let seen = Ask::of("echo").body(Codec::Raw, &body[1..]).call(&client).ok();
     assert_eq!(seen.bytes().len() as u64, most);
 }

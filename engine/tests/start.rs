@@ -4,11 +4,11 @@ mod common;
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use common::ask::{Ask, health};
-use common::{Folder, SHM_DIR, Worker, names_of, run, unique_shm, until};
-use molt_ipc_shm::Outcome;
-use molt_ipc_shm::Segment;
+use common::{Folder, SHM_DIR, Worker, names_of, run, unique_shm, until_true};
+use molt_ipc_shm::{Codec, Outcome, Segment};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -37,7 +37,7 @@ fn a_manifest_in_the_working_folder_is_found_and_its_paths_begin_there() {
         {"name": "zones", "kind": "sql", "sql": "select region, zone from regions order by zone desc"}]});
     folder.write("molt_exports.json", exports.to_string());
     let worker = Worker::launch(unique_shm(), folder, &[]).serves();
-    let rows: serde_json::Value = Ask::of("zones").body(molt_ipc_shm::Codec::Json, b"{}").value(&worker.client());
+    let rows: serde_json::Value = Ask::of("zones").body(Codec::Json, b"{}").value(&worker.client());
     assert_eq!(rows, json!([{"region": "south", "zone": 2}, {"region": "north", "zone": 1}]));
 }
 
@@ -140,12 +140,43 @@ fn replace_takes_over_and_clients_notice_nothing() {
     let args = ["--socket", &socket, "--replace"];
     let new = Worker::launch(old.shm.clone(), old.folder.clone(), &args);
     // Every call on the way is answered, by the one or by the other.
-    until("an answer of the new worker", || (health(&client)["pid"] == new.pid()).then_some(()));
+    until_true("an answer of the new worker", || health(&client)["pid"] == new.pid());
     assert!(old.ended().success(), "{}", old.log());
     assert_eq!(health(&client)["pid"], new.pid());
     // What the old one removed at its end was its own: newcomers find the new one.
     assert_eq!(health(&new.client())["pid"], new.pid());
     assert_eq!(names_of(&new.shm), [&new.shm[1..]]);
+}
+
+#[test]
+fn replacing_it_again_and_again_under_load_loses_no_request() {
+    let mut worker = Worker::plain(&[]);
+    let socket = worker.socket().display().to_string();
+    let client = worker.client();
+    let (done, calls) = (AtomicBool::new(false), AtomicU32::new(0));
+    let load = |size: usize| {
+        let body = vec![7; size];
+        while !done.load(Ordering::Relaxed) {
+            let answer = Ask::of("echo").body(Codec::Raw, &body).call(&client);
+            assert_eq!(answer.bytes().len(), size, "{}", answer.message);
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for size in [1, 10_000, 400_000] {
+            let load = &load;
+            scope.spawn(move || load(size));
+        }
+        for _ in 0..3 {
+            let next = Worker::launch(worker.shm.clone(), worker.folder.clone(), &["--socket", &socket, "--replace"]);
+            until_true("an answer of the next worker", || health(&client)["pid"] == next.pid());
+            assert!(worker.ended().success(), "{}", worker.log());
+            worker = next;
+            let before = calls.load(Ordering::Relaxed);
+            until_true("more answers", || calls.load(Ordering::Relaxed) > before + 100);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

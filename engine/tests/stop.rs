@@ -4,12 +4,13 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::ask::{Answer, Ask, Line, health, hold_body, marked, queued};
-use common::{Folder, SOON, Worker, names_of, run, trial_manifest, unique_shm, until, until_true};
+use common::ask::{Answer, Ask, Line, health, hold_body, marked, queued, timed};
+use common::{Folder, SOON, Worker, library, manifest, names_of, run, trial_manifest, unique_shm, until, until_true};
 use molt_ipc_shm::client::Client;
 use molt_ipc_shm::{Codec, Outcome, Segment};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde_json::json;
 
 /// One request that runs and one that waits for the only thread.
 struct Busy {
@@ -137,34 +138,63 @@ fn after_kill_9_the_cell_tells_what_ran_from_what_never_did() {
     assert_eq!(names_of(&worker.shm), [&worker.shm[1..]]);
 }
 
-#[test]
-fn a_lost_request_is_sent_again_if_that_does_no_harm() {
-    let mut old = Worker::trial(&["--threads", "3"]);
+/// Kills a worker while it runs two requests and its successor serves already: one that may be run twice, one that may not.
+fn lost_while_running(exports: &str, once: impl Fn(Ask) -> Ask, again: impl Fn(Ask) -> Ask) {
+    let mut old = Worker::with(exports, &["--threads", "2"]);
     let client = old.client();
     let gate = old.folder.join("gate");
-    let marks = ["once", "again", "later"].map(|name| old.folder.join(name));
+    let marks = ["once", "again"].map(|name| old.folder.join(name));
     let bodies = marks.each_ref().map(|mark| hold_body(mark, &gate));
     let asks = bodies.each_ref().map(|body| Ask::of("trial_hold").body(Codec::Json, body));
-    let [once, again, later] = asks;
-    let again = again.idempotent();
+    let (once, again) = (once(asks[0].clone()), again(asks[1].clone()));
     std::thread::scope(|scope| {
         let (once, again) = (scope.spawn(|| once.call(&client)), scope.spawn(|| again.call(&client)));
-        marks[..2].iter().for_each(|mark| marked(mark, "started"));
-        // The next worker is there before the old one, which may not end while these two run, is killed.
-        let (socket, exports) = (old.socket(), old.folder.join("exports.json"));
-        let args = ["--replace", "--socket", socket.to_str().unwrap(), "--exports", exports.to_str().unwrap()];
-        let next = Worker::launch(old.shm.clone(), old.folder.clone(), &args);
-        until_true("the next worker", || {
-            Segment::open_serving(&old.shm).is_ok_and(|new| new.header.worker_pid == next.pid())
-        });
+        marks.iter().for_each(|mark| marked(mark, "started"));
+        let next = successor_of(&old);
         old.signal(Signal::SIGKILL);
         old.ended();
         once.join().unwrap().fails(Outcome::WorkerLost, &["may have run"]);
         std::fs::write(&gate, "").unwrap();
         let again = again.join().unwrap();
         assert_eq!((again.value::<String>(), again.resent), ("held".into(), true));
-        assert!(!later.call(&client).ok().resent);
+        assert_eq!(health(&client)["pid"], next.pid());
     });
+}
+
+/// Starts the next worker of that name, manifest and socket, and waits until it serves. The old one finishes what it runs.
+fn successor_of(old: &Worker) -> Worker {
+    let (socket, exports) = (old.socket(), old.folder.join("exports.json"));
+    let args = ["--replace", "--socket", socket.to_str().unwrap(), "--exports", exports.to_str().unwrap()];
+    let next = Worker::launch(old.shm.clone(), old.folder.clone(), &args);
+    let serves = || Segment::open_serving(&old.shm).is_ok_and(|new| new.header.worker_pid == next.pid());
+    until_true("the next worker", serves);
+    next
+}
+
+#[test]
+fn a_lost_request_is_sent_again_if_its_caller_says_that_does_no_harm() {
+    lost_while_running(&trial_manifest(), |ask| ask, |ask| ask.idempotent(true));
+}
+
+#[test]
+fn a_lost_request_is_sent_again_if_its_entry_says_that_does_no_harm() {
+    let entry =
+        json!({"name": "trial_hold", "kind": "native", "library": library("trial_entries"), "idempotent": true});
+    lost_while_running(&manifest(json!([entry])), |ask| ask.idempotent(false), |ask| ask);
+}
+
+#[test]
+fn a_request_that_never_ends_holds_up_the_end_for_ten_seconds_only() {
+    let mut worker = Worker::trial(&["--threads", "1"]);
+    let mut busy = Busy::of(&worker);
+    worker.signal(Signal::SIGTERM);
+    let (status, took) = timed(|| worker.ended());
+    assert!((9..15).contains(&took.as_secs()), "{took:?}");
+    assert!(status.code().is_some(), "{status}");
+    nothing_is_left(&worker);
+    let (running, waiting) = busy.answers();
+    running.fails(Outcome::WorkerLost, &["may have run"]);
+    assert_eq!(waiting.outcome, Outcome::Unavailable, "{}", waiting.message);
 }
 
 fn supervised() -> Worker {
@@ -224,6 +254,16 @@ fn a_signal_to_supervisor_and_worker_both_is_one_signal() {
         assert!(worker.ended().success(), "{}", worker.log());
         nothing_is_left(&worker);
     }
+}
+
+#[test]
+fn a_supervised_worker_that_is_replaced_is_not_started_again() {
+    let mut old = supervised();
+    let client = old.client();
+    let next = successor_of(&old);
+    assert!(old.ended().success(), "{}", old.log());
+    assert_eq!(old.log().matches("the worker is started").count(), 1, "{}", old.log());
+    assert_eq!(health(&client)["pid"], next.pid());
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub struct Block {
 impl Blocks {
     /// Nothing held yet.
     pub fn new(arena: Arena, quota: u64) -> Arc<Self> {
-        Arc::new(Self { arena, pid: std::process::id(), quota, inner: Mutex::default() })
+        Arc::new(Self { arena, pid: crate::os::pid(), quota, inner: Mutex::default() })
     }
 
     /// The arena they are cut from.
@@ -121,7 +121,7 @@ impl Blocks {
     }
 
     fn give_back(&self, run: Run, shared: bool) {
-        if self.pid != std::process::id() {
+        if self.pid != crate::os::pid() {
             return;
         }
         let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::libc;
@@ -38,6 +40,34 @@ pub fn peer_pidfd(socket: BorrowedFd<'_>, pid: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// This process's number, without a system call: every lease and block that is let go of asks whether it is in a forked
+/// child.
+#[inline]
+pub fn pid() -> u32 {
+    match PID.load(Ordering::Relaxed) {
+        0 => look_up_pid(),
+        pid => pid,
+    }
+}
+
+#[cold]
+fn look_up_pid() -> u32 {
+    static WATCH_FORKS: Once = Once::new();
+    extern "C" fn in_child() {
+        PID.store(0, Ordering::Relaxed);
+    }
+    WATCH_FORKS.call_once(|| {
+        // SAFETY: the handler only stores to an atomic, which is allowed in a forked child.
+        let result = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        assert_eq!(result, 0, "no memory for a fork handler");
+    });
+    let pid = std::process::id();
+    PID.store(pid, Ordering::Relaxed);
+    pid
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC: one machine, one clock, so deadlines travel as absolute values.

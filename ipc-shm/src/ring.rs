@@ -110,7 +110,12 @@ pub struct Room<'ring> {
 impl Producer {
     /// Takes the producing side of a new ring. Positions begin at zero: what the shared words hold is not asked.
     pub fn new(map: SharedMapping, place: RingPlace) -> Self {
-        Self { map, place, tail: 0, cached_head: 0 }
+        Self::starting_at(map, place, 0)
+    }
+
+    /// The same for a ring whose positions begin elsewhere: a multiple of 64.
+    pub fn starting_at(map: SharedMapping, place: RingPlace, position: u64) -> Self {
+        Self { map, place, tail: position, cached_head: position }
     }
 
     fn capacity(&self) -> u64 {
@@ -198,7 +203,12 @@ pub struct Consumer {
 impl Consumer {
     /// Takes the consuming side of a new ring, at position zero.
     pub fn new(map: SharedMapping, place: RingPlace) -> Self {
-        Self { map, place, head: 0, cached_tail: 0 }
+        Self::starting_at(map, place, 0)
+    }
+
+    /// The same for a ring whose positions begin elsewhere: a multiple of 64.
+    pub fn starting_at(map: SharedMapping, place: RingPlace, position: u64) -> Self {
+        Self { map, place, head: position, cached_tail: position }
     }
 
     fn refresh(&mut self) -> Result<(), RingFault> {

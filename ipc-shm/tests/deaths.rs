@@ -42,12 +42,14 @@ fn all_that_a_killed_client_had_comes_back() {
     let witness = worker.client();
     call(&witness, &request("echo", b"here")).expect("an answer");
     until("a baseline", || worker.report().sessions.len() == 1 && worker.report().arena.used_bytes == 0);
-    for round in 0..12 {
+    for _ in 0..12 {
         let mut client = Child::start(&["client", &worker.names.shm]);
         assert_eq!(client.line(), "loaded");
-        let seen = worker.report();
-        let session = seen.sessions.iter().find(|session| session.pid == client.pid()).expect("its session");
-        assert!(session.arena_bytes >= 2 << 20 && session.channels >= 2, "round {round}: {session:?}");
+        until("its load is seen", || {
+            let seen = worker.report();
+            let session = seen.sessions.iter().find(|session| session.pid == client.pid()).expect("its session");
+            session.arena_bytes >= 2 << 20 && session.channels >= 2 && session.leases >= 3 && session.in_flight >= 3
+        });
         client.kill();
         let killed = Instant::now();
         until("its slot, channels and extents are back", || {
@@ -203,7 +205,7 @@ fn a_refused_start_leaves_the_running_worker_alone() {
     let names = Names::new();
     let _first = spawn(&names);
     let mut second = Child::start(&["worker", &names.shm, names.socket.to_str().expect("a plain path")]);
-    assert!(second.line().starts_with("refused: ") , "the name is taken");
+    assert!(second.line().starts_with("refused: "), "the name is taken");
     drop(second);
     let client = attach(&names);
     assert_eq!(call(&client, &request("echo", b"still here")).expect("an answer").to_vec(), b"still here");
@@ -223,7 +225,8 @@ fn a_takeover_serves_the_next_call() {
     assert!(old.finish());
     until("the client has moved over", || {
         let reply = call(&client, &request("echo", b"new")).expect("an answer");
-        reply.outcome == Outcome::Ok && client.session().is_ok_and(|session| session.segment.header.worker_pid == new.pid())
+        reply.outcome == Outcome::Ok
+            && client.session().is_ok_and(|session| session.segment.header.worker_pid == new.pid())
     });
     assert!(new.finish());
     assert!(names.objects().is_empty() && !names.socket.exists(), "the last one takes the names away");
@@ -245,7 +248,10 @@ fn a_thousand_sessions_leave_the_worker_as_it_was() {
         });
         if round.is_multiple_of(10) {
             let payload = pattern(round, 20_000);
-            assert!(call(client.as_ref().expect("a client"), &request("echo", &payload)).expect("an answer").to_vec() == payload);
+            assert!(
+                call(client.as_ref().expect("a client"), &request("echo", &payload)).expect("an answer").to_vec()
+                    == payload
+            );
         }
     }
     until("slots, extents and descriptors are back", || {
@@ -266,7 +272,8 @@ fn a_worker_out_of_descriptors_serves_on_and_recovers() {
     let crowd: Vec<_> = (0..30).filter_map(|_| std::os::unix::net::UnixStream::connect(&names.socket).ok()).collect();
     let cpu = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.pid())).expect("its figures");
-        let after_name = stat.rsplit(')').next().expect("fields").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let after_name =
+            stat.rsplit(')').next().expect("fields").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         after_name[11].parse::<u64>().expect("ticks") + after_name[12].parse::<u64>().expect("ticks")
     };
     let (started, ticks) = (Instant::now(), cpu());

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .table import Table
 
 _free = lib.molt_reply_free
-_view = ffi.buffer
+_bytes = ffi.unpack
 _decode_msgpack = codecs.unpack
 
 MSGPACK, ARROW = codecs.MSGPACK, codecs.ARROW
@@ -36,7 +36,7 @@ class Reply:
         if codec == ARROW:
             return self.table()
         length = c.len
-        data = _view(c.data, length)[:] if length else b""
+        data = _bytes(c.data, length) if length else b""
         _free(c)
         _spare.append(self)
         return _decode_msgpack(data) if codec == MSGPACK else codecs.decode(codec, data)
@@ -44,7 +44,7 @@ class Reply:
     def answer(self) -> Answer:
         """The answer's bytes, undecoded (also of a table), with its metrics."""
         c = self.c
-        answer = Answer(c.codec, _view(c.data, c.len)[:] if c.len else b"", Metrics(c))
+        answer = Answer(c.codec, _bytes(c.data, c.len) if c.len else b"", Metrics(c))
         self.done()
         return answer
 
@@ -59,8 +59,8 @@ class Reply:
     def error(self, entry: str | None) -> MoltError:
         """The exception for an outcome other than ok."""
         c = self.c
-        message = _view(c.data, c.len)[:].decode("utf-8", "replace") if c.len else f"no message (outcome {c.outcome})"
-        details = _view(c.details, c.details_len)[:] if c.details_len else None
+        message = _bytes(c.data, c.len).decode("utf-8", "replace") if c.len else f"no message (outcome {c.outcome})"
+        details = _bytes(c.details, c.details_len) if c.details_len else None
         failed = error(c.outcome, message, entry=entry, status=c.status, details=details)
         self.done()
         return failed

@@ -207,7 +207,6 @@ fn spec_of(export: &Export) -> Result<SqlSpec, String> {
         input,
         params: params.collect::<Result<_, String>>()?,
         schemas,
-        timeout: export.timeout(),
     })
 }
 
@@ -239,6 +238,7 @@ impl Entry {
         };
         params.extend(given); // what the server vouches for wins over what the body says
         let answer = entry.run(tables, &params, &context)?;
+        tracing::debug!(entry = self.name, planned = answer.planned, rows = answer.rows(), "statement run");
         let output = match run.accept {
             Codec::Arrow => Output::Table(answer.schema, answer.batches),
             codec => Output::Bytes(codec, rows_of(&self.name, codec, &answer)?),

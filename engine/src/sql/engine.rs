@@ -155,12 +155,14 @@ impl SqlEngine {
     }
 
     /// Adds or replaces a table that every statement may name.
+    #[cfg(test)]
     pub fn put_table(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<LoadedTable, String> {
         let data = TableData::new(schema, batches).map_err(|reason| format!("table \"{name}\": {reason}"))?;
         Ok(self.shared.catalog.put(name, data))
     }
 
     /// How often the planner ran since the start.
+    #[cfg(test)]
     pub fn planner_runs(&self) -> u64 {
         self.shared.planner_runs.load(Ordering::Relaxed)
     }

@@ -31,8 +31,6 @@ pub struct SqlSpec {
     /// Columns of an input, where the manifest declares them: JSON and MsgPack rows then have these types, and the
     /// statement is planned at start.
     pub schemas: BTreeMap<String, Vec<(String, ParamType)>>,
-    /// Longest run; a request may ask for less.
-    pub timeout: Option<Duration>,
 }
 
 /// A SQL entry: checked once, planned once per form of its tables.

@@ -31,9 +31,7 @@ mod temporal;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::LoadedTable;
 pub use engine::{InputTable, SqlAnswer, SqlEngine, SqlLimits};
 pub use entry::{SqlEntry, SqlSpec};
 pub use params::ParamType;
-pub use run::AnswerLimits;
 pub use stop::RunContext;

@@ -71,9 +71,9 @@ impl<'a> Ask<'a> {
         self
     }
 
-    /// Running it twice does no harm.
-    pub fn idempotent(mut self) -> Self {
-        self.idempotent = Some(true);
+    /// Whether running it twice does no harm; else its entry says.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
         self
     }
 

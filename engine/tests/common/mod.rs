@@ -262,13 +262,22 @@ impl Drop for Worker {
         }
         // A supervisor's worker is not this process's child: its pid is in the segment.
         let supervised = Segment::open_serving(&self.shm).map(|segment| segment.header.worker_pid);
+        let supervised = supervised.ok().filter(|pid| parent_of(*pid) == Some(self.child.id()));
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(pid) = supervised.ok().filter(|pid| *pid != self.child.id()) {
+        if let Some(pid) = supervised {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+        if supervised.is_none() && molt_ipc_shm::segment::is_locked(&self.shm) {
+            return; // the name is a successor's now
         }
         for name in names_of(&self.shm) {
             let _ = std::fs::remove_file(Path::new(SHM_DIR).join(name));
         }
     }
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }

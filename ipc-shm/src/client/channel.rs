@@ -17,7 +17,7 @@ use super::request::{Body, Failure, Payload, Reply, Request};
 use super::session::{ClientBlock, GRACE_NS, Session};
 
 /// Params longer than this travel in the arena.
-const INLINE_PARAMS: usize = 2048;
+pub(super) const INLINE_PARAMS: usize = 2048;
 
 /// A request in flight on this channel.
 #[derive(Debug)]

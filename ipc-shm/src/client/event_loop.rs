@@ -82,6 +82,11 @@ impl LoopChannel {
         }
     }
 
+    /// Whether the worker is gone.
+    pub fn is_broken(&self) -> bool {
+        self.channel.is_broken()
+    }
+
     /// Whether somebody waits for an answer from it.
     pub fn awaits(&self) -> bool {
         !self.channel.awaited().is_empty()

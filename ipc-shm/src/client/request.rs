@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::Outcome;
 use crate::frame::ResponseHead;
 
+use super::channel::INLINE_PARAMS;
 use super::session::{ClientBlock, Lease};
 
 /// What a request carries.
@@ -67,8 +68,8 @@ impl OwnedRequest {
                 (Vec::new(), blocks, Some(names))
             }
             Payload::Block(block) => (Vec::new(), vec![block.clone()], None),
-            // A payload that was too long for the ring is the last block; params may lie before it.
-            Payload::Bytes(bytes) => match blocks.last().filter(|block| block.block().len() == bytes.len()) {
+            // A payload that was too long for the ring is the last block; params that were lie before it.
+            Payload::Bytes(bytes) => match blocks.get(usize::from(request.params.len() > INLINE_PARAMS)) {
                 Some(block) => (Vec::new(), vec![block.clone()], None),
                 None => (bytes.to_vec(), Vec::new(), None),
             },

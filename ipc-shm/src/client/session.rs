@@ -43,7 +43,9 @@ pub struct Session {
     pub segment: Segment,
     slot: u32,
     pid: u32,
-    socket: Mutex<Line>,
+    /// Taken out by whoever speaks to the worker.
+    line: Mutex<Option<Line>>,
+    line_back: Condvar,
     blocks: Arc<Blocks>,
     pool: Mutex<Pool>,
     returned: Condvar,
@@ -147,8 +149,9 @@ impl Session {
         Ok(Arc::new(Self {
             segment,
             slot: welcome.slot,
-            pid: std::process::id(),
-            socket: Mutex::new(Line { stream, inbox, owed: 0 }),
+            pid: crate::os::pid(),
+            line: Mutex::new(Some(Line { stream, inbox, owed: 0 })),
+            line_back: Condvar::new(),
             blocks,
             pool: Mutex::new(pool),
             returned: Condvar::new(),
@@ -218,7 +221,8 @@ impl Session {
                 return Ok(channel);
             }
             if closed || self.is_dead() {
-                return Err(unavailable(format!("the worker of {} is gone", self.segment.name)));
+                let gone = unavailable(format!("the worker of {} is gone", self.segment.name));
+                return Err(Failure { submitted: true, ..gone });
             }
             let refused = match self.open_channel(deadline_ns) {
                 Err(failure) if failure.outcome == Outcome::Busy && locked(&self.pool).open > 0 => failure,
@@ -239,32 +243,16 @@ impl Session {
 
     /// Asks the worker for one more channel; it has until then to answer.
     pub fn open_channel(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
-        let name = self.segment.name.clone();
-        let cannot = |what: &str, error: &dyn std::fmt::Display| {
-            self.dead.store(true, Ordering::Release);
-            unavailable(format!("the worker of {name} gave no channel: {what}: {error}"))
-        };
-        let mut line = locked(&self.socket);
-        let Line { stream, inbox, owed } = &mut *line;
-        if *owed == 0 {
-            handshake::send(stream.as_fd(), message::OPEN, &[], None).map_err(|error| cannot("ask", &error))?;
-            *owed += 1;
-        }
-        let answer = match receive(stream, inbox, message::CHANNEL, super::instant_of(deadline_ns)) {
-            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                let text =
-                    format!("the worker of {name} gave no channel before the deadline; the request was never sent");
-                return Err(Failure::new(Outcome::Timeout, text));
-            }
-            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::Interrupted => {
-                return Err(Failure::new(Outcome::Cancelled, "interrupted by a signal; the request was never sent"));
-            }
-            other => {
-                *owed -= 1;
-                other.map_err(|error| error.about(&cannot))?
-            }
-        };
-        drop(line);
+        let until = super::instant_of(deadline_ns);
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.line_back.wait_timeout_while(locked(&self.line), left, |line| line.is_none());
+        let taken = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.take();
+        let Some(mut line) = taken else { return Err(self.no_channel_in_time()) };
+        let answer = self.ask_for_channel(&mut line, until);
+        *locked(&self.line) = Some(line);
+        self.line_back.notify_one();
+        let answer = answer?;
+        let cannot = |what: &str, error: &dyn std::fmt::Display| self.no_channel(what, error);
         let opened = Opened::decode(answer.payload[..].try_into().map_err(|_| cannot("answer", &"its size"))?);
         let bell: OwnedFd = answer.fd.ok_or_else(|| cannot("answer", &"no doorbell came with it"))?;
         if opened.channel >= self.segment.geometry.channels {
@@ -275,6 +263,38 @@ impl Session {
         pool.sockets.push(bell.as_raw_fd());
         drop(pool);
         Ok(Channel::new(self.clone(), opened.channel, bell))
+    }
+
+    fn ask_for_channel(&self, line: &mut Line, until: Instant) -> Result<Message, Failure> {
+        let Line { stream, inbox, owed } = line;
+        if *owed == 0 {
+            handshake::send(stream.as_fd(), message::OPEN, &[], None)
+                .map_err(|error| self.no_channel("ask", &error))?;
+            *owed += 1;
+        }
+        match receive(stream, inbox, message::CHANNEL, until) {
+            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(self.no_channel_in_time())
+            }
+            answered => {
+                *owed -= 1;
+                answered.map_err(|error| error.about(&|what, error| self.no_channel(what, error)))
+            }
+        }
+    }
+
+    /// The worker is gone, and nothing was handed to it: its successor may be asked.
+    fn no_channel(&self, what: &str, error: &dyn std::fmt::Display) -> Failure {
+        self.mark_dead();
+        let name = &self.segment.name;
+        let failure = unavailable(format!("the worker of {name} gave no channel: {what}: {error}"));
+        Failure { submitted: true, ..failure }
+    }
+
+    fn no_channel_in_time(&self) -> Failure {
+        let name = &self.segment.name;
+        let text = format!("the worker of {name} gave no channel before the deadline; the request was never sent");
+        Failure::new(Outcome::Timeout, text)
     }
 
     /// Puts a channel back.
@@ -322,7 +342,7 @@ impl Session {
 
     /// Whether this process is the one that attached.
     pub(super) fn is_mine(&self) -> bool {
-        self.pid == std::process::id()
+        self.pid == crate::os::pid()
     }
 
     /// Forgets a channel that is being closed.
@@ -361,7 +381,10 @@ fn receive(stream: &UnixStream, inbox: &mut Inbox, kind: u32, until: Instant) ->
         }
         let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
         let left = PollTimeout::try_from(left.as_millis().min(60_000) as i32 + 1).unwrap_or(PollTimeout::ZERO);
-        poll(&mut polled, left).map_err(|errno| broken(errno.into()))?;
+        match poll(&mut polled, left) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(broken(errno.into())),
+        }
     };
     match received {
         Received::Message(message) if message.kind == kind => Ok(message),

@@ -71,6 +71,8 @@ impl Host {
             stats::count(map, geometry, totals::COPIED_BYTES, answer.metrics.copied_bytes);
         }
         if !path.peer.gone.load(Ordering::Acquire) {
+            // A long answer goes into the arena before the ring is locked: the poller needs the lock for every request.
+            let answer = self.place(&path.peer, answer);
             let mut ring = path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             ring.taken -= 1;
             let written = self.write(&mut ring, request, answer);
@@ -92,74 +94,65 @@ impl Host {
         path.peer.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Inline if it fits, else in the arena under a lease; if neither has room, the reserved frame says so. Returns the
-    /// outcome that was told.
-    fn write(&self, ring: &mut ReplyRing, request: &Inflight, answer: Answer) -> Result<Outcome, RingFault> {
-        let mut head = ResponseHead {
-            kind: kind::RESPONSE,
-            id: request.head.id,
-            cell: request.head.cell,
-            outcome: answer.outcome as u8,
-            codec: answer.codec,
-            status: answer.status,
-            queue_depth: answer.metrics.queue_depth.min(u16::MAX as u32) as u16,
-            queue_us: answer.metrics.queue_us,
-            exec_us: answer.metrics.exec_us,
-            allocs: answer.metrics.allocs,
-            alloc_bytes: answer.metrics.alloc_bytes,
-            copied_bytes: answer.metrics.copied_bytes,
-            text_len: answer.text_len,
-            ..ResponseHead::default()
-        };
-        let keep = ring.taken as usize * RESERVED_RESPONSE + WRAP_SLACK;
+    /// Puts an answer that is too long for the ring into the arena. Without room there, it becomes what says so.
+    fn place(&self, peer: &Peer, answer: Answer) -> Answer {
         let most_inline = self.segment.geometry.ring_bytes as usize / 8;
-        let block = match answer.body {
-            AnswerBody::Bytes(bytes) => {
-                let len = ResponseHead::BYTES + bytes.len();
-                let small = len <= RESERVED_RESPONSE;
-                if len <= most_inline
-                    && let Some(room) = ring.producer.reserve(len, if small { 0 } else { keep })?
-                {
-                    head.len = len as u32;
-                    room.commit(&[&head.encode(), &bytes]);
-                    return Ok(answer.outcome);
+        match &answer.body {
+            AnswerBody::Bytes(bytes) if ResponseHead::BYTES + bytes.len() > most_inline => {
+                match self.result_block(peer, bytes.len()) {
+                    Ok(block) => {
+                        block.write(0, bytes);
+                        Answer { body: AnswerBody::Block(block), ..answer }
+                    }
+                    Err(full) => answer.without_room(&full.to_string()),
                 }
-                self.result_block(&request.path.peer, bytes.len()).map(|block| {
-                    block.write(0, &bytes);
-                    block
-                })
             }
-            AnswerBody::Block(block) => Ok(block),
-        };
-        let leased = block.map_err(|full| full.to_string()).and_then(|block| {
-            let handle = block.handle();
-            let most = self.segment.geometry.leases_per_session;
-            let lease = request
-                .path
-                .peer
-                .lend(block)
-                .map_err(|_| format!("this process holds all of its {most} results; hint: let go of tables"))?;
-            Ok((handle, lease))
-        });
-        match leased {
-            Ok((handle, lease)) => {
-                head.flags |= response_flag::LEASED;
-                head.lease = lease;
-                head.len = (ResponseHead::BYTES + handle.encode().len()) as u32;
-                self.commit_reserved(ring, &head, &handle.encode())?;
-                Ok(answer.outcome)
+            _ => answer,
+        }
+    }
+
+    /// Inline if there is room beyond what is reserved for others, else in the arena under a lease; if neither has room,
+    /// the reserved frame says so. Returns the outcome that was told.
+    fn write(&self, ring: &mut ReplyRing, request: &Inflight, mut answer: Answer) -> Result<Outcome, RingFault> {
+        let keep = ring.taken as usize * RESERVED_RESPONSE + WRAP_SLACK;
+        if let AnswerBody::Bytes(bytes) = &answer.body {
+            let len = ResponseHead::BYTES + bytes.len();
+            let keep = if len <= RESERVED_RESPONSE { 0 } else { keep };
+            if let Some(room) = ring.producer.reserve(len, keep)? {
+                room.commit(&[&head_of(request, &answer, len).encode(), bytes]);
+                return Ok(answer.outcome);
             }
-            Err(text) => {
-                // An answer that has no room is Internal, not Busy: the entry has run. A failure keeps its own outcome.
-                let outcome = if answer.outcome == Outcome::Ok { Outcome::Internal } else { answer.outcome };
-                let text = &text.as_bytes()[..text.floor_char_boundary(RESERVED_RESPONSE - ResponseHead::BYTES)];
-                head.outcome = outcome as u8;
-                head.text_len = text.len() as u32;
-                head.len = (ResponseHead::BYTES + text.len()) as u32;
-                self.commit_reserved(ring, &head, text)?;
-                Ok(outcome)
+            match self.result_block(&request.path.peer, bytes.len()) {
+                Ok(block) => {
+                    block.write(0, bytes);
+                    answer.body = AnswerBody::Block(block);
+                }
+                Err(full) => answer = answer.without_room(&full.to_string()),
             }
         }
+        let (block, mut answer) = match answer.body {
+            AnswerBody::Block(block) => (Some(block), Answer { body: AnswerBody::Bytes(Vec::new()), ..answer }),
+            AnswerBody::Bytes(_) => (None, answer),
+        };
+        if let Some(block) = block {
+            let handle = block.handle();
+            match request.path.peer.lend(block) {
+                Ok(lease) => {
+                    let mut head = head_of(request, &answer, ResponseHead::BYTES + handle.encode().len());
+                    head.flags |= response_flag::LEASED;
+                    head.lease = lease;
+                    return self.commit_reserved(ring, &head, &handle.encode()).map(|()| answer.outcome);
+                }
+                Err(_) => {
+                    let most = self.segment.geometry.leases_per_session;
+                    let text = format!("this process holds all of its {most} results; hint: let go of tables");
+                    answer = answer.without_room(&text);
+                }
+            }
+        }
+        let AnswerBody::Bytes(text) = &answer.body else { unreachable!("taken out above") };
+        let head = head_of(request, &answer, ResponseHead::BYTES + text.len());
+        self.commit_reserved(ring, &head, text).map(|()| answer.outcome)
     }
 
     /// Writes into the frame that was reserved when the request was taken.
@@ -173,5 +166,49 @@ impl Host {
             // Only a peer that moved its head back could take the reserved room away.
             None => Err(RingFault::Length { len: len as u64, at: 0, committed: 0 }),
         }
+    }
+}
+
+fn head_of(request: &Inflight, answer: &Answer, len: usize) -> ResponseHead {
+    ResponseHead {
+        len: len as u32,
+        kind: kind::RESPONSE,
+        id: request.head.id,
+        cell: request.head.cell,
+        flags: 0,
+        outcome: answer.outcome as u8,
+        codec: answer.codec,
+        status: answer.status,
+        queue_depth: answer.metrics.queue_depth.min(u16::MAX as u32) as u16,
+        queue_us: answer.metrics.queue_us,
+        exec_us: answer.metrics.exec_us,
+        allocs: answer.metrics.allocs,
+        alloc_bytes: answer.metrics.alloc_bytes,
+        copied_bytes: answer.metrics.copied_bytes,
+        text_len: answer.text_len,
+        lease: 0,
+    }
+}
+
+impl Answer {
+    /// What is told when there is no room for it: an entry that has run is Internal, not Busy (who is told Busy sends
+    /// again); a failure keeps its outcome and as much of its text as the reserved frame holds.
+    fn without_room(self, why: &str) -> Self {
+        let most = RESERVED_RESPONSE - ResponseHead::BYTES;
+        let (outcome, mut text) = match (self.outcome, self.body) {
+            (Outcome::Ok, _) => (Outcome::Internal, why.as_bytes().to_vec()),
+            (outcome, AnswerBody::Bytes(mut body)) => {
+                body.truncate(self.text_len as usize);
+                (outcome, body)
+            }
+            (outcome, AnswerBody::Block(_)) => (outcome, why.as_bytes().to_vec()),
+        };
+        let mut end = text.len().min(most);
+        while end < text.len() && text[end] & 0xc0 == 0x80 {
+            end -= 1; // not within a character
+        }
+        text.truncate(end);
+        let text_len = text.len() as u32;
+        Answer { outcome, codec: 0, text_len, body: AnswerBody::Bytes(text), ..self }
     }
 }

@@ -19,8 +19,9 @@ use super::host::Host;
 use super::peer::ReplyPath;
 use super::readers::Readers;
 
-/// Tasks that were told to stop drop their batches within microseconds; a reader that outlives this is a defect.
-const READERS_LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// Tasks that were told to stop drop their batches when the step they are in is done: mostly within microseconds, with a
+/// large sort within seconds. A reader that outlives this is a defect.
+const READERS_LEAVE_WITHIN: Duration = Duration::from_secs(60);
 
 /// A request between the ring and its answer. Dropping it unanswered answers Internal: a panic loses one request only.
 #[derive(Debug)]

@@ -171,6 +171,8 @@ impl Token {
     }
 }
 
+/// A process needs one session; several clients in it are allowed, a leak of them is not.
+const SESSIONS_OF_ONE: usize = 16;
 /// Requests taken from one channel before the others are looked at.
 const MOST_A_VISIT: u32 = 32;
 /// While requests keep coming, newcomers wait at most this long to be heard.
@@ -349,6 +351,7 @@ impl Poller {
     fn take_requests(&mut self, service: &dyn Service, index: u32, stopping: bool) -> bool {
         let Some(Some(line)) = self.lines.get_mut(index as usize) else { return false };
         if line.path.peer.gone.load(Ordering::Acquire) {
+            self.stalled -= usize::from(std::mem::take(&mut line.stalled));
             return false;
         }
         let mut worked = false;
@@ -505,6 +508,12 @@ impl Poller {
             return self.refuse(id, Outcome::Unavailable, "the worker has been started anew: look its name up again");
         }
         let used: Vec<u32> = self.sessions.values().filter_map(|s| s.peer.as_ref()).map(|peer| peer.slot).collect();
+        let pid = self.sessions.get(&id).map_or(0, |session| session.pid);
+        let own = self.sessions.values().filter(|other| other.pid == pid && other.peer.is_some()).count();
+        if own >= SESSIONS_OF_ONE {
+            let text = format!("process {pid} has {own} sessions, as many as one may have; hint: share one client");
+            return self.refuse(id, Outcome::Busy, &text);
+        }
         let Some(slot) = (0..segment.geometry.sessions).find(|slot| !used.contains(slot)) else {
             let text = format!("all {} session slots are taken", segment.geometry.sessions);
             return self.refuse(id, Outcome::Busy, &text);
@@ -532,7 +541,7 @@ impl Poller {
         let Some(peer) = self.sessions.get(&id).and_then(|session| session.peer.clone()) else {
             return Err("a channel was asked for before hello".into());
         };
-        let most = (geometry.channels as usize / 2).max(1);
+        let most = (geometry.channels as usize / 4).max(1);
         if self.sessions.get(&id).is_some_and(|session| session.channels.len() >= most) {
             let text =
                 format!("this process has {most} channels, as many as one may have of the {}", geometry.channels);

@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod echo;
+pub mod raw;
 pub mod worker;
 
 use std::path::PathBuf;

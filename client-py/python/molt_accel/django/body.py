@@ -90,15 +90,15 @@ def read(request: HttpRequest, client: Client, limit: int) -> Body:
 
 
 def discard(request: HttpRequest, limit: int) -> None:
-    """Reads what is left of a body of up to `limit` bytes that nobody wants.
+    """Reads what is left of a body that nobody wants any more, if it is not over `limit`.
 
-    A WSGI server that finds it unread closes the connection without saying so in the answer's headers (gunicorn beyond
-    64 KiB), and the client's next request on that connection fails. Over `limit` that is right.
+    A WSGI server that finds a body unread closes the connection without a word in the answer's headers (gunicorn from
+    64 KiB on), and the client's next request on that connection fails. Over the limit that is as it should be.
     """
     if hasattr(request, "_body") or not 0 < (content_length(request) or 0) <= limit:
         return
     try:
-        while request.read(65536):
+        while request.read(CHUNK_BYTES):
             pass
     except OSError:  # the client is gone
         pass
