@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DataFusionError;
