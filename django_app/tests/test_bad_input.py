@@ -164,6 +164,6 @@ def test_a_codec_that_the_entry_does_not_take(goes_on: None, worker: Worker, htt
     check_error(http.post("/offload/", TABLE, content_type=ARROW))
     check_error(http.post("/offload/", b"a,b", content_type="text/csv"))
     with molt_accel.attach(shm=worker.shm) as client:
-        for codec, said in (("raw", "(?i)raw"), ("arrow", "tables")):
-            with pytest.raises(molt_accel.MoltInvalidInput, match=said):
+        for codec in ("raw", "arrow"):
+            with pytest.raises(molt_accel.MoltInvalidInput, match=f'"order_summary" takes json .*, not {codec}'):
                 client.call("order_summary", TABLE, codec=codec)

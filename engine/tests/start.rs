@@ -129,6 +129,9 @@ fn a_name_that_is_alive_is_refused_and_its_worker_goes_on() {
     // A newcomer still finds the one that runs, on the socket that both would have had.
     assert_eq!(health(&worker.client())["pid"], worker.pid());
     assert_eq!(names_of(&worker.shm), [&worker.shm[1..]]);
+    let files = std::fs::read_dir(worker.folder.path()).unwrap().flatten().map(|file| file.file_name());
+    let sockets: Vec<_> = files.filter(|name| name.to_string_lossy().contains("sock")).collect();
+    assert_eq!(sockets, ["w.sock"]);
 }
 
 #[test]

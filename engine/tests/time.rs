@@ -58,6 +58,21 @@ fn a_request_whose_deadline_passes_in_the_queue_is_never_started() {
 }
 
 #[test]
+fn a_request_without_time_is_never_started() {
+    let worker = Worker::trial(&ONE);
+    let client = worker.client();
+    thread_is_free(&client); // a channel is there
+    let (late, gate) = (worker.folder.join("late"), worker.folder.join("gate"));
+    let body = hold_body(&late, &gate);
+    let ask = Ask::of("trial_hold").body(Codec::Json, &body).timeout(Duration::ZERO);
+    let (answer, took) = timed(|| ask.call(&client));
+    answer.fails(Outcome::Timeout, &["deadline"]);
+    assert!(took < LEEWAY, "{took:?}");
+    thread_is_free(&client);
+    assert!(!late.exists(), "it was started without time");
+}
+
+#[test]
 fn a_join_that_runs_for_hours_ends_at_its_deadline() {
     let worker = Worker::plain(&ONE);
     let client = worker.client();

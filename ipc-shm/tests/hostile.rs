@@ -72,11 +72,33 @@ fn who_breaks_a_rule_of_the_ring_is_cut_and_nobody_else() {
     call(&witness, &request("echo", b"here")).expect("an answer");
     let far = 1_u64 << 40;
     let rules = [
-        ("tail", 1), ("tail", 63), ("tail", far), ("tail", u64::MAX), ("response-head", 1 << 30), ("response-head", u64::MAX),
-        ("len", 0), ("len", 7), ("len", 8), ("len", 63), ("len", 4000), ("len", u64::from(u32::MAX)),
-        ("kind", 2), ("kind", 77), ("cell", 120), ("cell", u64::from(u32::MAX)), ("name", 5), ("name", 3),
-        ("name", u64::from(u16::MAX)), ("handles", 1), ("handles", u64::from(u16::MAX)), ("payload", 1),
-        ("payload", u64::from(u32::MAX)), ("flags", 1 << 15), ("garbage", 1), ("garbage", 2), ("garbage", 3),
+        ("tail", 1),
+        ("tail", 63),
+        ("tail", far),
+        ("tail", u64::MAX),
+        ("response-head", 1 << 30),
+        ("response-head", u64::MAX),
+        ("len", 0),
+        ("len", 7),
+        ("len", 8),
+        ("len", 63),
+        ("len", 4000),
+        ("len", u64::from(u32::MAX)),
+        ("kind", 2),
+        ("kind", 77),
+        ("cell", 120),
+        ("cell", u64::from(u32::MAX)),
+        ("name", 5),
+        ("name", 3),
+        ("name", u64::from(u16::MAX)),
+        ("handles", 1),
+        ("handles", u64::from(u16::MAX)),
+        ("payload", 1),
+        ("payload", u64::from(u32::MAX)),
+        ("flags", 1 << 15),
+        ("garbage", 1),
+        ("garbage", 2),
+        ("garbage", 3),
     ];
     for (count, (what, number)) in rules.iter().enumerate() {
         let socket = names.socket.to_str().expect("a plain path");
@@ -151,9 +173,8 @@ fn garbage_on_the_socket_is_cut_and_costs_no_descriptor() {
     call(&witness, &request("echo", b"here")).expect("an answer");
     let baseline = descriptors(worker.pid());
     let good = Raw::connect(&names).hello();
-    let message = |kind: u32, payload: &[u8]| {
-        [&(payload.len() as u32).to_le_bytes()[..], &kind.to_le_bytes(), payload].concat()
-    };
+    let message =
+        |kind: u32, payload: &[u8]| [&(payload.len() as u32).to_le_bytes()[..], &kind.to_le_bytes(), payload].concat();
     let cut: [(&str, Vec<u8>); 9] = [
         ("noise", pattern(1, 5000)),
         ("zeros", vec![0; 64]),

@@ -32,7 +32,10 @@ pub fn load(name: &str, library: &Path, manifest: &Path) -> Result<NativeEntry, 
     let path = find(library, manifest)?;
     let show = path.display();
     // SAFETY: loading runs the library's initialisers. The manifest is the operator's word that it may be run.
-    let library = unsafe { Library::new(&path) }.map_err(|error| format!("field \"library\": {show}: {error}"))?;
+    let library = unsafe { Library::new(&path) }.map_err(|error| {
+        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        format!("field \"library\": {show}: {why}")
+    })?;
     // SAFETY: the symbol's name carries the ABI's version; what has it has this type.
     let entries = unsafe { library.get::<EntriesFn>(abi::SYMBOL) }.map_err(|_| {
         format!(

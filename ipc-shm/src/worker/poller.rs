@@ -507,13 +507,17 @@ impl Poller {
         if hello.instance != segment.header.instance {
             return self.refuse(id, Outcome::Unavailable, "the worker has been started anew: look its name up again");
         }
-        let used: Vec<u32> = self.sessions.values().filter_map(|s| s.peer.as_ref()).map(|peer| peer.slot).collect();
+        // Whoever has left while an answer was on its way is out by now, and must not count.
+        let gone = |session: &Session| session.peer.as_ref().is_some_and(|peer| peer.gone.load(Ordering::Acquire));
+        let left: Vec<u64> = self.sessions.iter().filter(|(_, session)| gone(session)).map(|(id, _)| *id).collect();
+        left.into_iter().for_each(|id| self.reclaim(id));
         let pid = self.sessions.get(&id).map_or(0, |session| session.pid);
         let own = self.sessions.values().filter(|other| other.pid == pid && other.peer.is_some()).count();
         if own >= SESSIONS_OF_ONE {
             let text = format!("process {pid} has {own} sessions, as many as one may have; hint: share one client");
             return self.refuse(id, Outcome::Busy, &text);
         }
+        let used: Vec<u32> = self.sessions.values().filter_map(|s| s.peer.as_ref()).map(|peer| peer.slot).collect();
         let Some(slot) = (0..segment.geometry.sessions).find(|slot| !used.contains(slot)) else {
             let text = format!("all {} session slots are taken", segment.geometry.sessions);
             return self.refuse(id, Outcome::Busy, &text);

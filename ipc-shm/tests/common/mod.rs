@@ -4,6 +4,7 @@
 pub mod child;
 pub mod echo;
 pub mod raw;
+pub mod tables;
 pub mod worker;
 
 use std::path::PathBuf;
