@@ -123,7 +123,7 @@ fn fields_of_an_entry() {
 #[test]
 fn libraries_that_do_not_fit() {
     let folder = Folder::new();
-    let text = folder.write("text.so", "no library").display().to_string();
+    let text = folder.write("text.so", "no library ".repeat(100)).display().to_string();
     let (good, other, none) = (library("trial_entries"), library("trial_other_abi"), library("trial_no_entries"));
     for (name, library, parts) in [
         ("f", json!("absent.so"), ["\"library\"", "absent.so", "tried", "hint:"]),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use common::ask::{Answer, Ask, Line, health, hold_body, marked, queued, timed};
 use common::{Folder, SOON, Worker, library, manifest, names_of, run, trial_manifest, unique_shm, until, until_true};
 use molt_ipc_shm::client::Client;
+use molt_ipc_shm::stats::EntryStats;
 use molt_ipc_shm::{Codec, Outcome, Segment};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -181,6 +182,21 @@ fn a_lost_request_is_sent_again_if_its_entry_says_that_does_no_harm() {
     let entry =
         json!({"name": "trial_hold", "kind": "native", "library": library("trial_entries"), "idempotent": true});
     lost_while_running(&manifest(json!([entry])), |ask| ask.idempotent(false), |ask| ask);
+}
+
+/// What a worker's segment tells its clients about sending again.
+#[test]
+fn queries_and_built_in_entries_may_always_be_sent_again() {
+    let library = library("trial_entries");
+    let exports = json!([
+        {"name": "trial_hold", "kind": "native", "library": library},
+        {"name": "trial_wait", "kind": "native", "library": library, "idempotent": true},
+        {"name": "ones", "kind": "sql", "sql": "select 1 as one"}]);
+    let worker = Worker::with(&manifest(exports), &[]);
+    let segment = Segment::open(&worker.shm).unwrap();
+    let entries = (0..).map_while(|index| EntryStats::read(&segment.map, &segment.geometry, index));
+    let never: Vec<String> = entries.filter(|entry| !entry.idempotent).map(|entry| entry.name).collect();
+    assert_eq!(never, ["trial_hold"]);
 }
 
 #[test]

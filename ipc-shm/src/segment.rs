@@ -77,6 +77,18 @@ pub enum SegmentError {
         /// This program's.
         ours: u32,
     },
+    /// Made by another build of the same layout version.
+    #[error(
+        "segment {name} was made by another build of molt (layout hash {theirs:#x}, this program has {ours:#x}); hint: install molt_worker and molt_accel from the same build"
+    )]
+    Build {
+        /// The name.
+        name: String,
+        /// The segment's.
+        theirs: u64,
+        /// This program's.
+        ours: u64,
+    },
     /// Not a segment, or a broken one.
     #[error("segment {name} is damaged: {what}; hint: stop its worker and start it again")]
     Damaged {
@@ -233,7 +245,8 @@ fn check_header(name: &str, file: &File, mapping: &Mapping) -> Result<Header, Se
         return Err(damaged(format!("its checksum is {:#x}, its bytes sum up to {sum:#x}", header.checksum)));
     }
     if header.layout_hash != layout_hash() {
-        return Err(damaged(format!("its layout hash is {:#x}, not {:#x}", header.layout_hash, layout_hash())));
+        let (theirs, ours) = (header.layout_hash, layout_hash());
+        return Err(SegmentError::Build { name: name.into(), theirs, ours });
     }
     let geometry = Geometry::of(&header);
     if let Some(field) = geometry.fault() {

@@ -9,6 +9,7 @@ use common::worker::ThreadWorker;
 use common::{PATIENCE, call, pattern, request, small, until};
 use molt_ipc_shm::Outcome;
 use molt_ipc_shm::client::{LoopChannel, Request, Submitted};
+use molt_ipc_shm::layout::Geometry;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Waits for the doorbell as an event loop does; `false`: nothing came in a tenth of a second.
@@ -29,7 +30,8 @@ fn submit(channel: &mut LoopChannel, request: &Request<'_>) -> Option<u64> {
 #[test]
 fn a_thousand_requests_are_each_answered_once_in_any_order() {
     const REQUESTS: u64 = 1000;
-    let worker = ThreadWorker::start();
+    // Answers that find the ring full become leases: as many as may be unread.
+    let worker = ThreadWorker::with(Geometry { leases_per_session: 1024, ..small() });
     let client = worker.client();
     let mut channel = LoopChannel::open(&client.session().expect("a session")).expect("a channel");
     let payload =
@@ -46,7 +48,9 @@ fn a_thousand_requests_are_each_answered_once_in_any_order() {
         most = most.max(open.len());
         for (id, reply) in channel.poll(64) {
             let number = open.remove(&id).expect("an answer to what is open");
-            assert!(reply.expect("an answer").to_vec() == payload(number), "request {number}");
+            let reply = reply.expect("an answer");
+            assert_eq!(reply.outcome, Outcome::Ok, "request {number}: {:?}", String::from_utf8_lossy(&reply.to_vec()));
+            assert!(reply.to_vec() == payload(number), "request {number}");
             order.push(number);
         }
         if !open.is_empty() {
@@ -59,6 +63,29 @@ fn a_thousand_requests_are_each_answered_once_in_any_order() {
     assert_eq!(channel.in_flight(), 0);
     channel.close();
     until("all is given back", || worker.report().arena.used_bytes == 0);
+}
+
+/// Lease numbers that were given back count as free, whether or not the worker has looked since.
+#[test]
+fn results_let_go_of_make_room_for_the_next_at_once() {
+    let worker = ThreadWorker::start();
+    let client = worker.client();
+    let mut channel = LoopChannel::open(&client.session().expect("a session")).expect("a channel");
+    let (mut sent, mut answered) = (0, 0);
+    let payload = pattern(1, 5000);
+    until("all are answered", || {
+        // Fewer in flight than there are lease numbers; every answer is let go of as soon as it is read.
+        while sent < 3000 && sent - answered < 60 && submit(&mut channel, &request("later", &payload)).is_some() {
+            sent += 1;
+        }
+        for (_, reply) in channel.poll(32) {
+            let reply = reply.expect("an answer");
+            assert_eq!(reply.outcome, Outcome::Ok, "{:?}", String::from_utf8_lossy(&reply.to_vec()));
+            answered += 1;
+        }
+        answered == 3000
+    });
+    channel.close();
 }
 
 /// What is armed is rung: no answer has to wait for a timer.
@@ -115,6 +142,7 @@ fn a_full_channel_says_so_and_takes_more_after_a_poll() {
         ids.push(id);
     }
     assert_eq!(ids.len(), small().cells_per_channel as usize, "as many as there are cells");
+    until("all are taken", || worker.report().sessions[0].in_flight as usize == ids.len());
     call(&client, &request("release", b"")).expect("an answer");
     let mut answered = Vec::new();
     until("all are answered", || {

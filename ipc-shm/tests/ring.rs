@@ -54,7 +54,7 @@ proptest! {
     /// Faults 16, 26: wrap, padding, full and empty, also where positions pass 2^32 or are near 2^63.
     #[test]
     fn frames_come_out_as_they_went_in(
-        start in prop_oneof![Just(0), Just((1 << 32) - 2048), Just(u64::MAX / 2 & !63), Just((1_u64 << 63) - 4096)],
+        start in prop_oneof![Just(0), Just((1 << 32) - 2048), Just((u64::MAX / 2) & !63), Just((1_u64 << 63) - 4096)],
         moves in proptest::collection::vec((any::<bool>(), 8_usize..=CAPACITY / 2), 1..300),
     ) {
         let (map, mut producer, mut consumer) = ring_at(start);

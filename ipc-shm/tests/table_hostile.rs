@@ -102,7 +102,7 @@ fn exaggerate(_: &[String]) {
         let place = Place::new(stream.len());
         for at in (0..stream.len() - 8).step_by(4) {
             // The first bytes are metadata: all of them; of the rest a share.
-            if at >= 4096 && next() % 16 != 0 {
+            if at >= 4096 && !next().is_multiple_of(16) {
                 continue;
             }
             let value = values[next() as usize % values.len()];

@@ -200,14 +200,6 @@ impl Line {
         }
     }
 
-    /// Sends what cannot be sent, and tells why not.
-    pub fn refused(&mut self, ask: &Ask<'_>) -> Failure {
-        match self.channel.submit(&ask.request(false)) {
-            Submitted::Gone(failure) | Submitted::Refused(failure) => failure,
-            other => panic!("not refused: {other:?}"),
-        }
-    }
-
     /// Takes it back.
     pub fn cancel(&mut self, id: u64) {
         self.channel.cancel(id);

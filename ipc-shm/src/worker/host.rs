@@ -136,7 +136,13 @@ impl Host {
         };
         if let Some(block) = block {
             let handle = block.handle();
-            match request.path.peer.lend(block) {
+            let peer = &request.path.peer;
+            let lent = peer.lend(block).or_else(|block| {
+                // What the client has let go of since the last look makes room.
+                peer.collect_released(&self.segment.map, &self.segment.geometry);
+                peer.lend(block)
+            });
+            match lent {
                 Ok(lease) => {
                     let mut head = head_of(request, &answer, ResponseHead::BYTES + handle.encode().len());
                     head.flags |= response_flag::LEASED;

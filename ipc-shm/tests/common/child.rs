@@ -8,6 +8,9 @@ use nix::unistd::Pid;
 
 const ROLE: &str = "MOLT_TEST_ROLE";
 
+/// A role's name, and what it does with the words after it.
+pub type Role<'a> = (&'a str, fn(&[String]));
+
 /// A child; killed when dropped.
 #[derive(Debug)]
 pub struct Child {
@@ -16,7 +19,7 @@ pub struct Child {
 }
 
 /// The body of each binary's `child_role` test: plays the role that the environment names, if it names one.
-pub fn play(roles: &[(&str, fn(&[String]))]) {
+pub fn play(roles: &[Role]) {
     let Ok(words) = std::env::var(ROLE) else { return };
     // A child never outlives the test that started it.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("a signal at the parent's death");

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cancel::CancelToken;
+use crate::sql::run::AnswerLimits;
 
 /// A statement that works for minutes, in joins that give nothing or much.
 const ENDLESS: [&str; 3] = [
