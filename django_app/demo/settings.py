@@ -16,6 +16,7 @@ ROOT_URLCONF = "demo.urls"
 WSGI_APPLICATION = "demo.wsgi.application"
 ASGI_APPLICATION = "demo.asgi.application"
 USE_TZ = True
+TIME_ZONE = "UTC"
 USE_I18N = False
 
 # Who may call, by name: the SHA-256 of each one's token, so that a dump of the settings gives no token away.

@@ -187,7 +187,12 @@ impl Worker {
             command.args(["--arena", "32MiB"]);
         }
         std::os::unix::process::CommandExt::process_group(&mut command, 0); // signals to a test's group are not for it
-        command.env_remove("MOLT_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        command
+            .env_remove("MOLT_LOG")
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file);
         Self { child: command.spawn().unwrap(), shm, folder, log }
     }
 

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use crate::cell::{self, CellState};
 use crate::doorbell::{self, SpinBudget, Woken};
-use crate::frame::{Handle, NAME_MAX, RequestHead, ResponseHead, kind, request_flag, response_flag};
+use crate::frame::{Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use crate::layout::channel;
 use crate::os::now_ns;
 use crate::ring::{Consumer, Producer, RingPlace};
 use crate::{Outcome, attention};
 
-use super::request::{Body, Failure, Payload, Reply, Request};
-use super::session::{ClientBlock, GRACE_NS, Session};
-
-/// Params longer than this travel in the arena.
-pub(super) const INLINE_PARAMS: usize = 2048;
+use super::holdings::ClientBlock;
+use super::parts::Parts;
+use super::request::{Body, Failure, Reply, Request};
+use super::session::{GRACE_NS, Session};
 
 /// A request in flight on this channel.
 #[derive(Debug)]
@@ -430,97 +429,4 @@ impl Drop for Channel {
 fn bell_of(bell: &Option<OwnedFd>) -> BorrowedFd<'_> {
     let Some(bell) = bell else { unreachable!("taken by drop alone") };
     bell.as_fd()
-}
-
-/// A request's variable parts, placed.
-struct Parts<'a> {
-    flags: u16,
-    params: &'a [u8],
-    names: String,
-    handles: Vec<u8>,
-    payload: &'a [u8],
-    blocks: Vec<Arc<ClientBlock>>,
-}
-
-impl<'a> Parts<'a> {
-    /// Puts into the arena what is too long for the ring.
-    fn place(session: &Arc<Session>, request: &Request<'a>) -> Result<Self, Failure> {
-        let mut parts = Parts {
-            flags: if session.is_idempotent(request) { request_flag::IDEMPOTENT } else { 0 },
-            params: request.params,
-            names: String::new(),
-            handles: Vec::new(),
-            payload: &[],
-            blocks: Vec::new(),
-        };
-        if request.entry.len() > NAME_MAX {
-            let len = request.entry.len();
-            return Err(Failure::new(
-                Outcome::UnknownEntry,
-                format!("an entry's name has at most {NAME_MAX} bytes, not {len}"),
-            ));
-        }
-        if request.params.len() > INLINE_PARAMS {
-            parts.flags |= request_flag::PARAMS_HANDLE;
-            parts.params = &[];
-            parts.add(copied(session, request.params)?);
-        }
-        let most_inline = session.segment.geometry.ring_bytes as usize / 8;
-        match request.payload {
-            Payload::Bytes(bytes) => {
-                parts.payload = bytes;
-                if parts.len(request) > most_inline {
-                    parts.payload = &[];
-                    parts.flags |= request_flag::HANDLES;
-                    parts.add(copied(session, bytes)?);
-                }
-            }
-            Payload::Block(block) => {
-                parts.flags |= request_flag::HANDLES;
-                parts.add(in_session(session, block)?);
-            }
-            Payload::Tables(tables) => {
-                parts.flags |= request_flag::NAMED;
-                for (name, block) in tables {
-                    if !parts.names.is_empty() {
-                        parts.names.push('\0');
-                    }
-                    parts.names.push_str(name);
-                    parts.add(in_session(session, block)?);
-                }
-                let most = session.segment.geometry.ring_bytes as usize / 2;
-                if parts.len(request) > most {
-                    let count = tables.len();
-                    let text = format!("{count} tables with their names do not fit a frame of {most} bytes");
-                    return Err(Failure::new(Outcome::InvalidInput, text));
-                }
-            }
-        }
-        Ok(parts)
-    }
-
-    fn add(&mut self, block: Arc<ClientBlock>) {
-        self.handles.extend_from_slice(&block.block().handle().encode());
-        self.blocks.push(block);
-    }
-
-    fn len(&self, request: &Request<'_>) -> usize {
-        RequestHead::BYTES
-            + request.entry.len()
-            + self.params.len()
-            + self.names.len()
-            + self.handles.len()
-            + self.payload.len()
-    }
-}
-
-fn copied(session: &Arc<Session>, bytes: &[u8]) -> Result<Arc<ClientBlock>, Failure> {
-    let block = session.block(bytes.len())?;
-    block.block().write(0, bytes);
-    Ok(block)
-}
-
-/// The block itself, or, if it lies in a former worker's segment, a copy in this one.
-fn in_session(session: &Arc<Session>, block: &Arc<ClientBlock>) -> Result<Arc<ClientBlock>, Failure> {
-    if Arc::ptr_eq(block.session(), session) { Ok(block.clone()) } else { copied(session, &block.to_vec()) }
 }

@@ -5,6 +5,8 @@
 
 mod channel;
 mod event_loop;
+mod holdings;
+mod parts;
 mod request;
 mod session;
 
@@ -17,8 +19,9 @@ use crate::os::now_ns;
 
 pub use channel::{Channel, Waited};
 pub use event_loop::{LoopChannel, Submitted};
+pub use holdings::{ClientBlock, Lease};
 pub use request::{Body, Failure, OwnedRequest, Payload, Reply, Request};
-pub use session::{ClientBlock, Lease, Session};
+pub use session::Session;
 
 /// How long a call may take when neither it, nor its entry, nor the settings say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::Outcome;
 use crate::frame::ResponseHead;
 
-use super::channel::INLINE_PARAMS;
-use super::session::{ClientBlock, Lease};
+use super::holdings::{ClientBlock, Lease};
+use super::parts::INLINE_PARAMS;
 
 /// What a request carries.
 #[derive(Debug, Clone, Copy)]

@@ -14,17 +14,17 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
 use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
-use crate::block::{Block, Blocks};
+use crate::block::Blocks;
 use crate::frame::Handle;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, layout_hash};
-use crate::mapping::Mapping;
 use crate::os::now_ns;
 use crate::segment::Segment;
 use crate::stats::EntryStats;
 use crate::{Outcome, lease};
 
 use super::channel::Channel;
+use super::holdings::{ClientBlock, Lease};
 use super::request::{Failure, Request};
 
 /// A client's wait for the worker's own time-out answer, beyond the deadline.
@@ -319,7 +319,7 @@ impl Session {
             ));
         }
         let block = self.blocks.allocate(len).map_err(|full| Failure::new(Outcome::Busy, full.to_string()))?;
-        Ok(Arc::new(ClientBlock { block: Some(block), session: self.clone(), abandoned: AtomicBool::new(false) }))
+        Ok(Arc::new(ClientBlock::new(block, self.clone())))
     }
 
     /// A result under a lease, checked: inside the arena, and the worker's.
@@ -328,7 +328,7 @@ impl Session {
             return Err(format!("lease {number} does not exist"));
         }
         self.blocks.arena().check(&handle, OWNER_WORKER).map_err(|bad| bad.to_string())?;
-        Ok(Lease { session: self.clone(), number, offset: handle.offset as usize, len: handle.len as usize })
+        Ok(Lease::new(self.clone(), number, &handle))
     }
 
     /// In a forked child: closes the inherited sockets without shutting them down (they are the parent's too).
@@ -338,6 +338,11 @@ impl Session {
                 let _ = nix::unistd::close(*socket);
             }
         }
+    }
+
+    /// Lets go of a lease.
+    pub(super) fn let_go(&self, number: u32) {
+        lease::release(&self.segment.map, &self.segment.geometry, self.slot, number);
     }
 
     /// Whether this process is the one that attached.
@@ -399,118 +404,5 @@ fn receive(stream: &UnixStream, inbox: &mut Inbox, kind: u32, until: Instant) ->
         }
         Received::Closed => Err(HandshakeError::Broken(io::ErrorKind::ConnectionReset.into())),
         Received::Nothing => Err(HandshakeError::Broken(io::ErrorKind::TimedOut.into())),
-    }
-}
-
-/// Bytes in the arena that the client writes and sends.
-#[derive(Debug)]
-pub struct ClientBlock {
-    block: Option<Block>,
-    session: Arc<Session>,
-    /// A request that carries it was given up while the worker may still read it.
-    abandoned: AtomicBool,
-}
-
-impl ClientBlock {
-    /// The block.
-    pub fn block(&self) -> &Block {
-        let Some(block) = &self.block else { unreachable!("taken by drop alone") };
-        block
-    }
-
-    /// Shortens it to what was written; only while nobody else has it.
-    pub fn truncate(this: &mut Arc<Self>, len: usize) -> bool {
-        match Arc::get_mut(this).and_then(|own| own.block.as_mut()) {
-            Some(block) => {
-                block.truncate(len);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Leaves its extents claimed when the last holder is gone: the worker takes them back at the session's end, when no
-    /// request of it runs any more.
-    pub(super) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
-    }
-
-    /// The session whose arena it lies in.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    /// Where it lies in this process.
-    pub fn address(&self) -> *mut u8 {
-        self.block().mapping().writable(self.block().offset(), self.block().len())
-    }
-
-    /// A private copy, to be sent to another worker.
-    pub fn to_vec(&self) -> Vec<u8> {
-        let mut copy = Vec::new();
-        self.block().mapping().read_to_vec(self.block().offset(), self.block().len(), &mut copy);
-        copy
-    }
-}
-
-impl Drop for ClientBlock {
-    fn drop(&mut self) {
-        if self.abandoned.load(Ordering::Relaxed)
-            && let Some(block) = self.block.take()
-        {
-            block.abandon();
-        }
-    }
-}
-
-/// A result in the arena that the worker keeps until this is dropped.
-#[derive(Debug)]
-pub struct Lease {
-    session: Arc<Session>,
-    number: u32,
-    offset: usize,
-    len: usize,
-}
-
-impl Lease {
-    /// Where it lies in this process, for reading.
-    pub fn address(&self) -> *const u8 {
-        self.mapping().readable(self.offset, self.len)
-    }
-
-    /// Offset in the segment.
-    pub fn offset(&self) -> usize {
-        self.offset
-    }
-
-    /// Bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no byte.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The mapping it lies in.
-    pub fn mapping(&self) -> &Arc<Mapping> {
-        &self.session.segment.map
-    }
-
-    /// A private copy.
-    pub fn to_vec(&self) -> Vec<u8> {
-        let mut copy = Vec::new();
-        self.mapping().read_to_vec(self.offset, self.len, &mut copy);
-        copy
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // A forked child has inherited the view, not the lease.
-        if self.session.is_mine() {
-            lease::release(&self.session.segment.map, &self.session.segment.geometry, self.session.slot, self.number);
-        }
     }
 }

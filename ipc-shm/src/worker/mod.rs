@@ -5,10 +5,15 @@
 
 mod host;
 mod inflight;
+mod listener;
 mod peer;
 mod poller;
 mod readers;
+mod sessions;
+mod stop;
 
 pub use host::Host;
 pub use inflight::{Answer, AnswerBody, Inflight, Metrics, Payload, Probe, TableInput};
-pub use poller::{Poller, Service, StartError, Stop, default_socket};
+pub use listener::{StartError, default_socket};
+pub use poller::{Poller, Service};
+pub use stop::Stop;

@@ -1,34 +1,31 @@
-//! The one thread that owns sockets and request rings: it lets clients in, takes their requests, notices their end.
+//! The one thread that owns sockets and request rings: it looks where attention is asked for, takes requests, and sleeps
+//! when there is nothing.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
 
 use crate::attention;
 use crate::doorbell::{self, LONGEST_SLEEP, SpinBudget};
 use crate::frame::{NAME_MAX, RequestHead, kind, request_flag};
-use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
-use crate::layout::{HEARTBEAT_AT, LAYOUT_VERSION, SlotState, channel, layout_hash, slot_word, totals};
-use crate::os::{now_ns, peer_pidfd};
+use crate::layout::{HEARTBEAT_AT, STATE_STOPPED, STATE_STOPPING, SlotState, channel, totals};
+use crate::os::now_ns;
 use crate::outcome::Outcome;
-use crate::ring::{Consumer, Producer, RingPlace};
-use crate::segment::{OwnedSegment, SegmentError};
+use crate::segment::OwnedSegment;
 use crate::stats;
 
 use super::host::Host;
 use super::inflight::{Answer, Inflight};
-use super::peer::{Peer, ReplyPath, ReplyRing};
+use super::listener::{Listener, StartError};
+use super::peer::Peer;
+use super::sessions::{Line, Session};
+use super::stop::Stop;
 
 /// What runs the requests.
 pub trait Service {
@@ -38,109 +35,30 @@ pub trait Service {
     fn cancelled(&self, channel: u32);
 }
 
-/// Tells a worker to stop.
-#[derive(Debug, Default)]
-pub struct Stop {
-    level: AtomicU32,
-}
-
-impl Stop {
-    /// Finish what runs, refuse the rest.
-    pub fn want(&self) {
-        self.level.fetch_max(1, Ordering::AcqRel);
-    }
-
-    /// Do not wait for what runs.
-    pub fn at_once(&self) {
-        self.level.fetch_max(2, Ordering::AcqRel);
-    }
-
-    /// Whether to stop.
-    pub fn is_wanted(&self) -> bool {
-        self.level.load(Ordering::Acquire) >= 1
-    }
-
-    /// Whether not even to wait.
-    pub fn is_at_once(&self) -> bool {
-        self.level.load(Ordering::Acquire) >= 2
-    }
-}
-
-/// Why the worker cannot begin to listen.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The segment.
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-    /// Something that is no socket, or another user's, has the socket's path.
-    #[error("{path} exists and is not a socket of this user; hint: remove it, or choose another --socket")]
-    Squatted {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The operating system refused.
-    #[error("{doing} {path}: {error}")]
-    Os {
-        /// What was tried.
-        doing: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-}
-
-struct Session {
-    socket: UnixStream,
-    inbox: Inbox,
-    pidfd: OwnedFd,
-    /// After HELLO.
-    peer: Option<Arc<Peer>>,
-    pid: u32,
-    channels: Vec<u32>,
-    /// The process is dead (not merely its socket closed).
-    dead: bool,
-    since: Instant,
-}
-
-struct Line {
-    requests: Consumer,
-    path: Arc<ReplyPath>,
-    generation: u64,
-    session: u64,
-    /// A request waits in the ring for which no answer can be reserved now.
-    stalled: bool,
-    /// The client has closed its end of the doorbell: the channel is free once its requests are answered.
-    hung_up: bool,
-}
-
 /// The poller.
 pub struct Poller {
-    host: Arc<Host>,
-    owned: OwnedSegment,
-    listener: UnixListener,
-    /// Where the socket lies now: under a name of its own until the segment has its name.
-    socket_path: PathBuf,
-    socket_inode: u64,
-    epoll: Epoll,
+    pub(super) host: Arc<Host>,
+    pub(super) owned: OwnedSegment,
+    pub(super) listener: Listener,
+    pub(super) epoll: Epoll,
     wake: Arc<EventFd>,
-    sessions: HashMap<u64, Session>,
-    next_session: u64,
-    lines: Vec<Option<Line>>,
+    pub(super) sessions: HashMap<u64, Session>,
+    pub(super) next_session: u64,
+    pub(super) lines: Vec<Option<Line>>,
     frame: Vec<u8>,
     /// Channels to look at, gathered and taken in one go; kept for its memory.
     due: Vec<u32>,
     /// Lines that are stalled.
-    stalled: usize,
+    pub(super) stalled: usize,
     ticket: u64,
     spin: SpinBudget,
     /// Accepting rests until then: the process is out of descriptors.
-    accept_after: Option<Instant>,
+    pub(super) accept_after: Option<Instant>,
 }
 
 /// What an epoll event is about, packed into its 64 bits: the kind in the top byte, the number below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     Listener,
     Wake,
     Session(u64),
@@ -171,8 +89,6 @@ impl Token {
     }
 }
 
-/// A process needs one session; several clients in it are allowed, a leak of them is not.
-const SESSIONS_OF_ONE: usize = 16;
 /// Requests taken from one channel before the others are looked at.
 const MOST_A_VISIT: u32 = 32;
 /// While requests keep coming, newcomers wait at most this long to be heard.
@@ -183,41 +99,17 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 impl Poller {
     /// Listens on the segment's socket. The segment is not ready yet: see [`Poller::open`].
     pub fn new(owned: OwnedSegment) -> Result<Self, StartError> {
-        let path = owned.segment.socket();
-        let os = |doing| {
-            let path = path.clone();
-            move |error: io::Error| StartError::Os { doing, path, error }
-        };
-        prepare_folder(&path).map_err(os("make the folder of"))?;
-        match std::fs::symlink_metadata(&path) {
-            Ok(meta) if !meta.file_type().is_socket() || meta.uid() != geteuid().as_raw() => {
-                return Err(StartError::Squatted { path });
-            }
-            _ => {}
-        }
-        // Bound under a name of its own and moved into place when the segment has been, as it is: nobody ever finds a
-        // half-made one, what a dead worker left is replaced, and a start that is refused disturbs no live worker.
-        let mut new_path = path.clone().into_os_string();
-        new_path.push(format!(".{:08x}", owned.segment.header.instance as u32));
-        let new_path = PathBuf::from(new_path);
-        let listener = UnixListener::bind(&new_path).map_err(os("listen on"))?;
-        let settled = std::fs::set_permissions(&new_path, std::fs::Permissions::from_mode(0o600))
-            .and_then(|()| listener.set_nonblocking(true))
-            .and_then(|()| std::fs::symlink_metadata(&new_path));
-        let meta = settled.map_err(|error| {
-            let _ = std::fs::remove_file(&new_path);
-            os("listen on")(error)
-        })?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| os("poll")(errno.into()))?;
-        let wake = Arc::new(EventFd::new().map_err(|errno| os("poll")(errno.into()))?);
+        let place = owned.segment.socket();
+        let os = |error: io::Error| StartError::Os { doing: "poll", path: place.clone(), error };
+        let listener = Listener::bind(place.clone(), owned.segment.header.instance)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| os(errno.into()))?;
+        let wake = Arc::new(EventFd::new().map_err(|errno| os(errno.into()))?);
         let host = Host::new(owned.segment.clone());
         let lines = (0..owned.segment.geometry.channels).map(|_| None).collect();
         let poller = Self {
             host,
             owned,
             listener,
-            socket_path: new_path,
-            socket_inode: meta.ino(),
             epoll,
             wake,
             sessions: HashMap::new(),
@@ -230,8 +122,8 @@ impl Poller {
             spin: SpinBudget::default(),
             accept_after: None,
         };
-        poller.watch(&poller.listener, Token::Listener).map_err(os("poll"))?;
-        poller.watch(&*poller.wake, Token::Wake).map_err(os("poll"))?;
+        poller.watch(&poller.listener, Token::Listener).map_err(os)?;
+        poller.watch(&*poller.wake, Token::Wake).map_err(os)?;
         Ok(poller)
     }
 
@@ -239,12 +131,7 @@ impl Poller {
     /// still lives (only with `replace`).
     pub fn open(&mut self, replace: bool) -> Result<Option<u32>, StartError> {
         let previous = self.owned.publish(replace)?;
-        let path = self.owned.segment.socket();
-        std::fs::rename(&self.socket_path, &path).map_err(|error| {
-            let path = path.clone();
-            StartError::Os { doing: "listen on", path, error }
-        })?;
-        self.socket_path = path;
+        self.listener.publish()?;
         self.owned.ready();
         Ok(previous)
     }
@@ -259,7 +146,7 @@ impl Poller {
         self.wake.clone()
     }
 
-    fn watch(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
+    pub(super) fn watch(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()))?)
     }
 
@@ -274,7 +161,7 @@ impl Poller {
             }
             if stop.is_wanted() && stopping.is_none() {
                 stopping = Some(Instant::now());
-                self.host.segment.set_state(crate::layout::STATE_STOPPING);
+                self.host.segment.set_state(STATE_STOPPING);
             }
             let full = last_scan.elapsed() >= LONGEST_SLEEP;
             if full {
@@ -430,273 +317,6 @@ impl Poller {
         Ok(())
     }
 
-    fn accept(&mut self) {
-        loop {
-            let socket = match self.listener.accept() {
-                Ok((socket, _)) => socket,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => {
-                    // Out of descriptors: resting keeps this from being a busy loop.
-                    let _ = self.epoll.delete(&self.listener);
-                    self.accept_after = Some(Instant::now() + LONGEST_SLEEP);
-                    return;
-                }
-            };
-            let Ok(credentials) = getsockopt(&socket, PeerCredentials) else { continue };
-            if credentials.uid() != geteuid().as_raw() || socket.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let id = self.next_session;
-            self.next_session += 1;
-            let pid = credentials.pid() as u32;
-            // Without it the end of the process would go unnoticed: whoever cannot be watched is not let in. Mostly it is
-            // dead already.
-            let Ok(pidfd) = peer_pidfd(socket.as_fd(), pid) else { continue };
-            let watched =
-                self.watch(&socket, Token::Session(id)).is_ok() && self.watch(&pidfd, Token::Death(id)).is_ok();
-            if watched {
-                let (inbox, since) = (Inbox::default(), Instant::now());
-                let session =
-                    Session { socket, inbox, pidfd, peer: None, pid, channels: Vec::new(), dead: false, since };
-                self.sessions.insert(id, session);
-            }
-        }
-    }
-
-    /// Reads a session's socket.
-    fn hear(&mut self, id: u64) {
-        loop {
-            let Some(session) = self.sessions.get_mut(&id) else { return };
-            match session.inbox.read(session.socket.as_fd()) {
-                Ok(Received::Message(message)) => {
-                    if let Err(what) = self.respond(id, message) {
-                        return self.cut(id, what);
-                    }
-                }
-                Ok(Received::Nothing) => return,
-                Ok(Received::Closed) => return self.left(id),
-                Err(error) => return self.cut(id, error.to_string()),
-            }
-        }
-    }
-
-    fn respond(&mut self, id: u64, message: Message) -> Result<(), String> {
-        match message.kind {
-            message::HELLO => self.hello(id, &message.payload),
-            message::OPEN => self.open_channel(id),
-            other => Err(format!("message of kind {other} does not come from a client")),
-        }
-    }
-
-    fn refuse(&self, id: u64, outcome: Outcome, text: &str) -> Result<(), String> {
-        let Some(session) = self.sessions.get(&id) else { return Ok(()) };
-        let mut payload = vec![outcome as u8];
-        let room = handshake::MESSAGE_MAX - 1;
-        payload.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(room)]);
-        handshake::send(session.socket.as_fd(), message::REFUSED, &payload, None).map_err(|error| error.to_string())
-    }
-
-    fn hello(&mut self, id: u64, payload: &[u8]) -> Result<(), String> {
-        let host = self.host.clone();
-        let segment = &host.segment;
-        let hello = Hello::decode(payload.try_into().map_err(|_| format!("hello of {} bytes", payload.len()))?);
-        if hello.layout_version != LAYOUT_VERSION || hello.layout_hash != layout_hash() {
-            let text = format!("the worker has layout {LAYOUT_VERSION}, the client {}", hello.layout_version);
-            return self.refuse(id, Outcome::Unavailable, &text);
-        }
-        if hello.instance != segment.header.instance {
-            return self.refuse(id, Outcome::Unavailable, "the worker has been started anew: look its name up again");
-        }
-        // Whoever has left while an answer was on its way is out by now, and must not count.
-        let gone = |session: &Session| session.peer.as_ref().is_some_and(|peer| peer.gone.load(Ordering::Acquire));
-        let left: Vec<u64> = self.sessions.iter().filter(|(_, session)| gone(session)).map(|(id, _)| *id).collect();
-        left.into_iter().for_each(|id| self.reclaim(id));
-        let pid = self.sessions.get(&id).map_or(0, |session| session.pid);
-        let own = self.sessions.values().filter(|other| other.pid == pid && other.peer.is_some()).count();
-        if own >= SESSIONS_OF_ONE {
-            let text = format!("process {pid} has {own} sessions, as many as one may have; hint: share one client");
-            return self.refuse(id, Outcome::Busy, &text);
-        }
-        let used: Vec<u32> = self.sessions.values().filter_map(|s| s.peer.as_ref()).map(|peer| peer.slot).collect();
-        let Some(slot) = (0..segment.geometry.sessions).find(|slot| !used.contains(slot)) else {
-            let text = format!("all {} session slots are taken", segment.geometry.sessions);
-            return self.refuse(id, Outcome::Busy, &text);
-        };
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        if session.peer.is_some() {
-            return Err("a second hello".into());
-        }
-        let at = segment.geometry.session(slot);
-        let generation = (segment.map.u64(at).load(Ordering::Relaxed) >> 8) + 1;
-        segment.map.zero(at + crate::layout::session::RELEASED, segment.geometry.leases_per_session as usize / 8);
-        segment.map.u32(at + crate::layout::session::UID).store(geteuid().as_raw(), Ordering::Relaxed);
-        segment.map.u64(at + crate::layout::session::STARTED).store(now_ns(), Ordering::Relaxed);
-        let peer = Arc::new(Peer::new(&segment.geometry, slot, generation, session.pid));
-        peer.show(&segment.map, &segment.geometry, SlotState::Active, 0);
-        session.peer = Some(peer);
-        let welcome = Welcome { slot, reserved: 0, generation };
-        handshake::send(session.socket.as_fd(), message::WELCOME, &welcome.encode(), None)
-            .map_err(|error| error.to_string())
-    }
-
-    fn open_channel(&mut self, id: u64) -> Result<(), String> {
-        let host = self.host.clone();
-        let (map, geometry) = (&host.segment.map, &host.segment.geometry);
-        let Some(peer) = self.sessions.get(&id).and_then(|session| session.peer.clone()) else {
-            return Err("a channel was asked for before hello".into());
-        };
-        let most = (geometry.channels as usize / 4).max(1);
-        if self.sessions.get(&id).is_some_and(|session| session.channels.len() >= most) {
-            let text =
-                format!("this process has {most} channels, as many as one may have of the {}", geometry.channels);
-            return self.refuse(id, Outcome::Busy, &text);
-        }
-        let Some(index) = self.lines.iter().position(Option::is_none) else {
-            let text = format!("all {} channels are taken", geometry.channels);
-            return self.refuse(id, Outcome::Busy, &text);
-        };
-        let index = index as u32;
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (bell, theirs) = match socketpair(AddressFamily::Unix, SockType::Stream, None, flags) {
-            Ok(pair) => pair,
-            Err(errno) => {
-                return self.refuse(id, Outcome::Busy, &format!("no doorbell for another channel: {errno}"));
-            }
-        };
-        let slot = geometry.channel(index);
-        // Nobody else knows this channel: its last user's process is dead. Positions begin at zero again.
-        let words = [
-            channel::REQUEST_HEAD,
-            channel::REQUEST_TAIL,
-            channel::RESPONSE_HEAD,
-            channel::RESPONSE_TAIL,
-            channel::RESPONSE_SLEEP,
-            channel::ROOM_SLEEP,
-        ];
-        words.iter().for_each(|word| map.u64(slot + word).store(0, Ordering::Relaxed));
-        map.zero(geometry.cell(index, 0), geometry.cells_per_channel as usize * 8);
-        let generation = (map.u64(slot + channel::WORD).load(Ordering::Relaxed) >> 8) + 1;
-        map.u32(slot + channel::SESSION).store(peer.slot, Ordering::Relaxed);
-        map.u64(slot + channel::WORD).store(slot_word(generation, SlotState::Active), Ordering::Release);
-        self.watch(&bell, Token::Bell(index)).map_err(|error| error.to_string())?;
-        let ring =
-            ReplyRing { producer: Producer::new(map.clone(), RingPlace::of_responses(geometry, index)), taken: 0 };
-        let path = Arc::new(ReplyPath { index, peer: peer.clone(), bell, ring: ring.into() });
-        let requests = Consumer::new(map.clone(), RingPlace::of_requests(geometry, index));
-        self.lines[index as usize] =
-            Some(Line { requests, path, generation, session: id, stalled: false, hung_up: false });
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        session.channels.push(index);
-        peer.show(map, geometry, SlotState::Active, session.channels.len() as u32);
-        let opened = Opened { channel: index, reserved: 0, generation };
-        handshake::send(session.socket.as_fd(), message::CHANNEL, &opened.encode(), Some(theirs.as_fd()))
-            .map_err(|error| error.to_string())
-    }
-
-    /// The client's process has ended.
-    fn died(&mut self, id: u64) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.dead = true;
-            let _ = self.epoll.delete(&session.pidfd);
-            let _ = self.epoll.delete(&session.socket);
-            if let Some(peer) = &session.peer {
-                peer.gone.store(true, Ordering::Release);
-            }
-            self.reclaim(id);
-        }
-    }
-
-    /// The client has closed its session socket: in good order, or its process ends just now.
-    fn left(&mut self, id: u64) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            let _ = self.epoll.delete(&session.socket);
-            match &session.peer {
-                Some(peer) => {
-                    peer.gone.store(true, Ordering::Release);
-                    // Whatever a process still looks at keeps its session's socket open: nothing is looked at any more.
-                    peer.drop_leases();
-                    let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
-                    peer.show(map, geometry, SlotState::Closing, session.channels.len() as u32);
-                }
-                None => session.dead = true,
-            }
-            self.reclaim(id);
-        }
-    }
-
-    /// A session that broke a rule gets nothing more; its slot and extents wait until its process is dead.
-    fn cut(&mut self, id: u64, what: String) {
-        let host = self.host.clone();
-        if let Some(session) = self.sessions.get_mut(&id) {
-            stats::count(&host.segment.map, &host.segment.geometry, totals::CUT, 1);
-            let _ = self.epoll.delete(&session.socket);
-            let _ = session.socket.shutdown(std::net::Shutdown::Both);
-            match &session.peer {
-                Some(peer) => {
-                    peer.gone.store(true, Ordering::Release);
-                    peer.cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(what);
-                    let channels = session.channels.len() as u32;
-                    peer.show(&host.segment.map, &host.segment.geometry, SlotState::Quarantined, channels);
-                }
-                None => session.dead = true,
-            }
-            // Its doorbells are closed with the lines: whoever waits there notices at once.
-            for index in session.channels.clone() {
-                if let Some(line) = &self.lines[index as usize] {
-                    let _ = nix::sys::socket::shutdown(
-                        std::os::fd::AsRawFd::as_raw_fd(&line.path.bell),
-                        nix::sys::socket::Shutdown::Both,
-                    );
-                    let _ = self.epoll.delete(&line.path.bell);
-                }
-            }
-        }
-        self.reclaim(id);
-    }
-
-    /// Takes back what a session that is gone had, once nothing reads it any more.
-    fn reclaim(&mut self, id: u64) {
-        let host = self.host.clone();
-        let (map, geometry) = (&host.segment.map, &host.segment.geometry);
-        let Some(session) = self.sessions.get(&id) else { return };
-        if let Some(peer) = session.peer.clone() {
-            let cut = peer.cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some();
-            if peer.in_flight.load(Ordering::Acquire) > 0 || (cut && !session.dead) {
-                return;
-            }
-            peer.drop_leases();
-            for index in session.channels.clone() {
-                self.free_line(index);
-            }
-            host.blocks.arena().reclaim(peer.owner());
-            peer.show(map, geometry, SlotState::Free, 0);
-        } else if !session.dead {
-            return;
-        }
-        self.sessions.remove(&id);
-    }
-
-    fn free_line(&mut self, index: u32) {
-        let Some(line) = self.lines[index as usize].take() else { return };
-        self.stalled -= usize::from(line.stalled);
-        let _ = self.epoll.delete(&line.path.bell);
-        let word = slot_word(line.generation, SlotState::Free);
-        let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
-        map.u64(geometry.channel(index) + channel::WORD).store(word, Ordering::Release);
-        if let Some(session) = self.sessions.get_mut(&line.session) {
-            session.channels.retain(|channel| *channel != index);
-        }
-    }
-
-    /// Frees channels that their clients have closed while the session goes on.
-    fn free_closed_lines(&mut self) {
-        let answered = |line: &&Line| {
-            line.hung_up && line.path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).taken == 0
-        };
-        let closed: Vec<u32> = self.lines.iter().flatten().filter(answered).map(|line| line.path.index).collect();
-        closed.into_iter().for_each(|index| self.free_line(index));
-    }
-
     /// Every 100 ms, whatever the bits and bytes said: what was lost is found here.
     fn housekeeping(&mut self) {
         let host = self.host.clone();
@@ -729,11 +349,7 @@ impl Poller {
 
 impl Drop for Poller {
     fn drop(&mut self) {
-        self.host.segment.set_state(crate::layout::STATE_STOPPED);
-        let own = std::fs::symlink_metadata(&self.socket_path).is_ok_and(|meta| meta.ino() == self.socket_inode);
-        if own {
-            let _ = std::fs::remove_file(&self.socket_path);
-        }
+        self.host.segment.set_state(STATE_STOPPED);
     }
 }
 
@@ -786,20 +402,4 @@ fn take_one(host: &Arc<Host>, line: &mut Line, frame: &mut Vec<u8>) -> Result<Ta
         readers: Default::default(),
         queue_depth,
     }))
-}
-
-/// Where sockets live when nobody says: a folder that only this user can enter.
-pub fn default_socket(shm: &str) -> PathBuf {
-    let base = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(|dir| PathBuf::from(dir).join("molt"))
-        .unwrap_or_else(|| std::env::temp_dir().join(format!("molt-{}", geteuid().as_raw())));
-    base.join(format!("{}.sock", shm.trim_start_matches('/')))
-}
-
-fn prepare_folder(socket: &Path) -> io::Result<()> {
-    let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    if !folder.exists() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    Ok(())
 }

@@ -1,0 +1,123 @@
+//! The socket where clients say hello.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use crate::segment::SegmentError;
+
+/// Why the worker cannot begin to listen.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The segment.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// Something that is no socket, or another user's, has the socket's path.
+    #[error("{path} exists and is not a socket of this user; hint: remove it, or choose another --socket")]
+    Squatted {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{doing} {path}: {error}")]
+    Os {
+        /// What was tried.
+        doing: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// A listening socket of this user, unlinked when dropped.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: UnixListener,
+    /// Where it lies now: under a name of its own until the segment has its name.
+    path: PathBuf,
+    inode: u64,
+    /// Where it is to lie.
+    place: PathBuf,
+}
+
+impl Listener {
+    /// Listens under a name of its own beside `place`, and is moved there when the segment has its name, as that is:
+    /// nobody ever finds a half-made one, what a dead worker left is replaced, and a start that is refused disturbs no
+    /// live worker.
+    pub fn bind(place: PathBuf, instance: u64) -> Result<Self, StartError> {
+        let os = |doing| {
+            let path = place.clone();
+            move |error: io::Error| StartError::Os { doing, path, error }
+        };
+        prepare_folder(&place).map_err(os("make the folder of"))?;
+        match std::fs::symlink_metadata(&place) {
+            Ok(meta) if !meta.file_type().is_socket() || meta.uid() != geteuid().as_raw() => {
+                return Err(StartError::Squatted { path: place });
+            }
+            _ => {}
+        }
+        let mut path = place.clone().into_os_string();
+        path.push(format!(".{:08x}", instance as u32));
+        let path = PathBuf::from(path);
+        let socket = UnixListener::bind(&path).map_err(os("listen on"))?;
+        let settled = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .and_then(|()| socket.set_nonblocking(true))
+            .and_then(|()| std::fs::symlink_metadata(&path));
+        match settled {
+            Ok(meta) => Ok(Self { socket, path, inode: meta.ino(), place }),
+            Err(error) => {
+                let _ = std::fs::remove_file(&path);
+                Err(os("listen on")(error))
+            }
+        }
+    }
+
+    /// Moves it to its place.
+    pub fn publish(&mut self) -> Result<(), StartError> {
+        let failed = |error| StartError::Os { doing: "listen on", path: self.place.clone(), error };
+        std::fs::rename(&self.path, &self.place).map_err(failed)?;
+        self.path = self.place.clone();
+        Ok(())
+    }
+
+    /// The next connection, if one waits.
+    pub fn accept(&self) -> io::Result<UnixStream> {
+        self.socket.accept().map(|(stream, _)| stream)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Only one's own: after an upgrade the path belongs to the next worker.
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Where sockets live when nobody says: a folder that only this user can enter.
+pub fn default_socket(shm: &str) -> PathBuf {
+    let base = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(|dir| PathBuf::from(dir).join("molt"))
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("molt-{}", geteuid().as_raw())));
+    base.join(format!("{}.sock", shm.trim_start_matches('/')))
+}
+
+fn prepare_folder(socket: &Path) -> io::Result<()> {
+    let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    if !folder.exists() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! How clients come and go: who is let in, what they are given, and how everything comes back.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, getsockopt, shutdown, socketpair, sockopt::PeerCredentials,
+};
+use nix::unistd::geteuid;
+
+use crate::doorbell::LONGEST_SLEEP;
+use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
+use crate::layout::{LAYOUT_VERSION, SlotState, channel, layout_hash, session, slot_word, totals};
+use crate::os::{now_ns, peer_pidfd};
+use crate::outcome::Outcome;
+use crate::ring::{Consumer, Producer, RingPlace};
+use crate::stats;
+
+use super::peer::{Peer, ReplyPath, ReplyRing};
+use super::poller::{Poller, Token};
+
+/// A process needs one session; several clients in it are allowed, a leak of them is not.
+const SESSIONS_OF_ONE: usize = 16;
+
+/// A connection, from accept until nothing of it is left.
+pub(super) struct Session {
+    pub socket: UnixStream,
+    pub inbox: Inbox,
+    pub pidfd: OwnedFd,
+    /// After HELLO.
+    pub peer: Option<Arc<Peer>>,
+    pub pid: u32,
+    pub channels: Vec<u32>,
+    /// The process is dead (not merely its socket closed).
+    pub dead: bool,
+    pub since: Instant,
+}
+
+/// A channel that is in use.
+pub(super) struct Line {
+    pub requests: Consumer,
+    pub path: Arc<ReplyPath>,
+    pub generation: u64,
+    pub session: u64,
+    /// A request waits in the ring for which no answer can be reserved now.
+    pub stalled: bool,
+    /// The client has closed its end of the doorbell: the channel is free once its requests are answered.
+    pub hung_up: bool,
+}
+
+impl Poller {
+    pub(super) fn accept(&mut self) {
+        loop {
+            let socket = match self.listener.accept() {
+                Ok(socket) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    // Out of descriptors: resting keeps this from being a busy loop.
+                    let _ = self.epoll.delete(&self.listener);
+                    self.accept_after = Some(Instant::now() + LONGEST_SLEEP);
+                    return;
+                }
+            };
+            let Ok(credentials) = getsockopt(&socket, PeerCredentials) else { continue };
+            if credentials.uid() != geteuid().as_raw() || socket.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let id = self.next_session;
+            self.next_session += 1;
+            let pid = credentials.pid() as u32;
+            // Without it the end of the process would go unnoticed: whoever cannot be watched is not let in. Mostly it is
+            // dead already.
+            let Ok(pidfd) = peer_pidfd(socket.as_fd(), pid) else { continue };
+            let watched =
+                self.watch(&socket, Token::Session(id)).is_ok() && self.watch(&pidfd, Token::Death(id)).is_ok();
+            if watched {
+                let (inbox, since) = (Inbox::default(), Instant::now());
+                let session =
+                    Session { socket, inbox, pidfd, peer: None, pid, channels: Vec::new(), dead: false, since };
+                self.sessions.insert(id, session);
+            }
+        }
+    }
+
+    /// Reads a session's socket.
+    pub(super) fn hear(&mut self, id: u64) {
+        loop {
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            match session.inbox.read(session.socket.as_fd()) {
+                Ok(Received::Message(message)) => {
+                    if let Err(what) = self.respond(id, message) {
+                        return self.cut(id, what);
+                    }
+                }
+                Ok(Received::Nothing) => return,
+                Ok(Received::Closed) => return self.left(id),
+                Err(error) => return self.cut(id, error.to_string()),
+            }
+        }
+    }
+
+    fn respond(&mut self, id: u64, message: Message) -> Result<(), String> {
+        match message.kind {
+            message::HELLO => self.hello(id, &message.payload),
+            message::OPEN => self.open_channel(id),
+            other => Err(format!("message of kind {other} does not come from a client")),
+        }
+    }
+
+    fn refuse(&self, id: u64, outcome: Outcome, text: &str) -> Result<(), String> {
+        let Some(session) = self.sessions.get(&id) else { return Ok(()) };
+        let mut payload = vec![outcome as u8];
+        let room = handshake::MESSAGE_MAX - 1;
+        payload.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(room)]);
+        handshake::send(session.socket.as_fd(), message::REFUSED, &payload, None).map_err(|error| error.to_string())
+    }
+
+    fn hello(&mut self, id: u64, payload: &[u8]) -> Result<(), String> {
+        let host = self.host.clone();
+        let segment = &host.segment;
+        let hello = Hello::decode(payload.try_into().map_err(|_| format!("hello of {} bytes", payload.len()))?);
+        if hello.layout_version != LAYOUT_VERSION || hello.layout_hash != layout_hash() {
+            let text = format!("the worker has layout {LAYOUT_VERSION}, the client {}", hello.layout_version);
+            return self.refuse(id, Outcome::Unavailable, &text);
+        }
+        if hello.instance != segment.header.instance {
+            return self.refuse(id, Outcome::Unavailable, "the worker has been started anew: look its name up again");
+        }
+        // Whoever has left while an answer was on its way is out by now, and must not count.
+        let gone = |session: &Session| session.peer.as_ref().is_some_and(|peer| peer.gone.load(Ordering::Acquire));
+        let left: Vec<u64> = self.sessions.iter().filter(|(_, session)| gone(session)).map(|(id, _)| *id).collect();
+        left.into_iter().for_each(|id| self.reclaim(id));
+        let pid = self.sessions.get(&id).map_or(0, |session| session.pid);
+        let own = self.sessions.values().filter(|other| other.pid == pid && other.peer.is_some()).count();
+        if own >= SESSIONS_OF_ONE {
+            let text = format!("process {pid} has {own} sessions, as many as one may have; hint: share one client");
+            return self.refuse(id, Outcome::Busy, &text);
+        }
+        let used: Vec<u32> = self.sessions.values().filter_map(|s| s.peer.as_ref()).map(|peer| peer.slot).collect();
+        let Some(slot) = (0..segment.geometry.sessions).find(|slot| !used.contains(slot)) else {
+            let text = format!("all {} session slots are taken", segment.geometry.sessions);
+            return self.refuse(id, Outcome::Busy, &text);
+        };
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        if session.peer.is_some() {
+            return Err("a second hello".into());
+        }
+        let at = segment.geometry.session(slot);
+        let generation = (segment.map.u64(at).load(Ordering::Relaxed) >> 8) + 1;
+        segment.map.zero(at + session::RELEASED, segment.geometry.leases_per_session as usize / 8);
+        segment.map.u32(at + session::UID).store(geteuid().as_raw(), Ordering::Relaxed);
+        segment.map.u64(at + session::STARTED).store(now_ns(), Ordering::Relaxed);
+        let peer = Arc::new(Peer::new(&segment.geometry, slot, generation, session.pid));
+        peer.show(&segment.map, &segment.geometry, SlotState::Active, 0);
+        session.peer = Some(peer);
+        let welcome = Welcome { slot, reserved: 0, generation };
+        handshake::send(session.socket.as_fd(), message::WELCOME, &welcome.encode(), None)
+            .map_err(|error| error.to_string())
+    }
+
+    fn open_channel(&mut self, id: u64) -> Result<(), String> {
+        let host = self.host.clone();
+        let (map, geometry) = (&host.segment.map, &host.segment.geometry);
+        let Some(peer) = self.sessions.get(&id).and_then(|session| session.peer.clone()) else {
+            return Err("a channel was asked for before hello".into());
+        };
+        let most = (geometry.channels as usize / 4).max(1);
+        if self.sessions.get(&id).is_some_and(|session| session.channels.len() >= most) {
+            let text =
+                format!("this process has {most} channels, as many as one may have of the {}", geometry.channels);
+            return self.refuse(id, Outcome::Busy, &text);
+        }
+        let Some(index) = self.lines.iter().position(Option::is_none) else {
+            let text = format!("all {} channels are taken", geometry.channels);
+            return self.refuse(id, Outcome::Busy, &text);
+        };
+        let index = index as u32;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (bell, theirs) = match socketpair(AddressFamily::Unix, SockType::Stream, None, flags) {
+            Ok(pair) => pair,
+            Err(errno) => {
+                return self.refuse(id, Outcome::Busy, &format!("no doorbell for another channel: {errno}"));
+            }
+        };
+        let slot = geometry.channel(index);
+        // Nobody else knows this channel: its last user's process is dead. Positions begin at zero again.
+        let words = [
+            channel::REQUEST_HEAD,
+            channel::REQUEST_TAIL,
+            channel::RESPONSE_HEAD,
+            channel::RESPONSE_TAIL,
+            channel::RESPONSE_SLEEP,
+            channel::ROOM_SLEEP,
+        ];
+        words.iter().for_each(|word| map.u64(slot + word).store(0, Ordering::Relaxed));
+        map.zero(geometry.cell(index, 0), geometry.cells_per_channel as usize * 8);
+        let generation = (map.u64(slot + channel::WORD).load(Ordering::Relaxed) >> 8) + 1;
+        map.u32(slot + channel::SESSION).store(peer.slot, Ordering::Relaxed);
+        map.u64(slot + channel::WORD).store(slot_word(generation, SlotState::Active), Ordering::Release);
+        self.watch(&bell, Token::Bell(index)).map_err(|error| error.to_string())?;
+        let ring =
+            ReplyRing { producer: Producer::new(map.clone(), RingPlace::of_responses(geometry, index)), taken: 0 };
+        let path = Arc::new(ReplyPath { index, peer: peer.clone(), bell, ring: ring.into() });
+        let requests = Consumer::new(map.clone(), RingPlace::of_requests(geometry, index));
+        self.lines[index as usize] =
+            Some(Line { requests, path, generation, session: id, stalled: false, hung_up: false });
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        session.channels.push(index);
+        peer.show(map, geometry, SlotState::Active, session.channels.len() as u32);
+        let opened = Opened { channel: index, reserved: 0, generation };
+        handshake::send(session.socket.as_fd(), message::CHANNEL, &opened.encode(), Some(theirs.as_fd()))
+            .map_err(|error| error.to_string())
+    }
+
+    /// The client's process has ended.
+    pub(super) fn died(&mut self, id: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.dead = true;
+            let _ = self.epoll.delete(&session.pidfd);
+            let _ = self.epoll.delete(&session.socket);
+            if let Some(peer) = &session.peer {
+                peer.gone.store(true, Ordering::Release);
+            }
+            self.reclaim(id);
+        }
+    }
+
+    /// The client has closed its session socket: in good order, or its process ends just now.
+    fn left(&mut self, id: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let _ = self.epoll.delete(&session.socket);
+            match &session.peer {
+                Some(peer) => {
+                    peer.gone.store(true, Ordering::Release);
+                    // Whatever a process still looks at keeps its session's socket open: nothing is looked at any more.
+                    peer.drop_leases();
+                    let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+                    peer.show(map, geometry, SlotState::Closing, session.channels.len() as u32);
+                }
+                None => session.dead = true,
+            }
+            self.reclaim(id);
+        }
+    }
+
+    /// A session that broke a rule gets nothing more; its slot and extents wait until its process is dead.
+    pub(super) fn cut(&mut self, id: u64, what: String) {
+        let host = self.host.clone();
+        if let Some(session) = self.sessions.get_mut(&id) {
+            stats::count(&host.segment.map, &host.segment.geometry, totals::CUT, 1);
+            let _ = self.epoll.delete(&session.socket);
+            let _ = session.socket.shutdown(std::net::Shutdown::Both);
+            match &session.peer {
+                Some(peer) => {
+                    peer.gone.store(true, Ordering::Release);
+                    peer.cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(what);
+                    let channels = session.channels.len() as u32;
+                    peer.show(&host.segment.map, &host.segment.geometry, SlotState::Quarantined, channels);
+                }
+                None => session.dead = true,
+            }
+            // Its doorbells are closed with the lines: whoever waits there notices at once.
+            for index in session.channels.clone() {
+                if let Some(line) = &self.lines[index as usize] {
+                    let _ = shutdown(line.path.bell.as_raw_fd(), Shutdown::Both);
+                    let _ = self.epoll.delete(&line.path.bell);
+                }
+            }
+        }
+        self.reclaim(id);
+    }
+
+    /// Takes back what a session that is gone had, once nothing reads it any more.
+    pub(super) fn reclaim(&mut self, id: u64) {
+        let host = self.host.clone();
+        let (map, geometry) = (&host.segment.map, &host.segment.geometry);
+        let Some(session) = self.sessions.get(&id) else { return };
+        if let Some(peer) = session.peer.clone() {
+            let cut = peer.cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some();
+            if peer.in_flight.load(Ordering::Acquire) > 0 || (cut && !session.dead) {
+                return;
+            }
+            peer.drop_leases();
+            for index in session.channels.clone() {
+                self.free_line(index);
+            }
+            host.blocks.arena().reclaim(peer.owner());
+            peer.show(map, geometry, SlotState::Free, 0);
+        } else if !session.dead {
+            return;
+        }
+        self.sessions.remove(&id);
+    }
+
+    fn free_line(&mut self, index: u32) {
+        let Some(line) = self.lines[index as usize].take() else { return };
+        self.stalled -= usize::from(line.stalled);
+        let _ = self.epoll.delete(&line.path.bell);
+        let word = slot_word(line.generation, SlotState::Free);
+        let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+        map.u64(geometry.channel(index) + channel::WORD).store(word, Ordering::Release);
+        if let Some(session) = self.sessions.get_mut(&line.session) {
+            session.channels.retain(|channel| *channel != index);
+        }
+    }
+
+    /// Frees channels that their clients have closed while the session goes on.
+    pub(super) fn free_closed_lines(&mut self) {
+        let answered = |line: &&Line| {
+            line.hung_up && line.path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).taken == 0
+        };
+        let closed: Vec<u32> = self.lines.iter().flatten().filter(answered).map(|line| line.path.index).collect();
+        closed.into_iter().for_each(|index| self.free_line(index));
+    }
+}
