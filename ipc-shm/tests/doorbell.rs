@@ -183,7 +183,7 @@ fn what_is_there_already_ends_a_sleep_before_it_begins() {
 
 #[test]
 fn spinning_ends_without_a_result_and_gives_up_where_it_never_pays() {
-    let mut spin = SpinBudget::default();
+    let mut spin = SpinBudget::worker();
     assert!(spin.spin(|| true));
     (0..200).for_each(|_| assert!(!spin.spin(|| false)));
     let mut looks = 0;
@@ -196,6 +196,23 @@ fn spinning_ends_without_a_result_and_gives_up_where_it_never_pays() {
         looks
     };
     let idle = (0..31).map(|_| looked(&mut spin)).filter(|looks| *looks > 1).count();
-    // One of them probes, and a probe's budget halves twice before it is nothing.
-    assert!(idle <= 4, "{idle} of 31 waits still spin although none of 200 paid");
+    assert!(idle <= 1, "{idle} of 31 waits still spin although none of 200 paid");
+}
+
+#[test]
+fn who_has_given_up_spinning_finds_out_when_it_pays_again() {
+    for mut spin in [SpinBudget::client(), SpinBudget::worker()] {
+        (0..200).for_each(|_| assert!(!spin.spin(|| false)));
+        // From now on everything comes at the second look: right after the wait has begun.
+        let mut paid = |spin: &mut SpinBudget| {
+            let mut looks = 0;
+            spin.spin(|| {
+                looks += 1;
+                looks > 1
+            })
+        };
+        let waits = (0..4096).position(|_| paid(&mut spin)).expect("a probe among 4,096 waits");
+        assert!(waits > 0, "it had given up");
+        assert!((0..100).all(|_| paid(&mut spin)), "once it pays, every wait spins");
+    }
 }

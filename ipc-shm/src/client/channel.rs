@@ -81,7 +81,7 @@ impl Channel {
             bell: Some(bell),
             frame: Vec::new(),
             ticket: 0,
-            spin: SpinBudget::default(),
+            spin: SpinBudget::client(),
             broken: None,
         }
     }
@@ -233,10 +233,10 @@ impl Channel {
             if now >= deadline_ns + GRACE_NS {
                 return Waited::Failed(self.time_out(id));
             }
-            let mut spin = std::mem::take(&mut self.spin);
-            let seen = spin.spin(|| self.responses.has_frame().unwrap_or(true));
-            self.spin = spin;
-            if seen {
+            // Where other threads of this process wait too, they or their worker need the core.
+            let alone = self.session.channels_in_use() <= 1;
+            let Self { spin, responses, .. } = self;
+            if alone && spin.spin(|| responses.has_frame().unwrap_or(true)) {
                 continue;
             }
             self.ticket += 1;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,7 @@ pub struct Session {
     pool: Mutex<Pool>,
     returned: Condvar,
     dead: AtomicBool,
+    in_use: AtomicUsize,
     entries: HashMap<String, EntryFacts>,
 }
 
@@ -156,6 +157,7 @@ impl Session {
             pool: Mutex::new(pool),
             returned: Condvar::new(),
             dead: AtomicBool::new(false),
+            in_use: AtomicUsize::new(0),
             entries,
         }))
     }
@@ -210,6 +212,17 @@ impl Session {
 
     /// A channel out of the pool; a new one if all are in use; if the worker has no more, the next that comes back.
     pub fn checkout(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
+        let channel = self.take_channel(deadline_ns)?;
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        Ok(channel)
+    }
+
+    /// Channels that are checked out: threads of this process that wait, or event loops.
+    pub(super) fn channels_in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    fn take_channel(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
         loop {
             let (idle, closed) = {
                 let mut pool = locked(&self.pool);
@@ -299,6 +312,7 @@ impl Session {
 
     /// Puts a channel back.
     pub(super) fn check_in(&self, channel: Channel) {
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
         let mut pool = locked(&self.pool);
         if pool.closed || self.is_dead() || channel.is_broken() {
             drop(pool); // the channel may be the last to hold the session

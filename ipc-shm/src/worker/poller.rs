@@ -119,7 +119,7 @@ impl Poller {
             due: Vec::new(),
             stalled: 0,
             ticket: 0,
-            spin: SpinBudget::default(),
+            spin: SpinBudget::worker(),
             accept_after: None,
         };
         poller.watch(&poller.listener, Token::Listener).map_err(os)?;
