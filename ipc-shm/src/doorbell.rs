@@ -128,7 +128,8 @@ const SPIN_FIRST_NS: u64 = 16_000;
 const CLIENT_PROBE_NS: u64 = 90_000;
 const WORKER_PROBE_NS: u64 = 24_000;
 const PROBE_AFTER: u32 = 16;
-const PROBE_AFTER_MOST: u32 = 2048;
+/// A client's probe in vain every 256 waits costs a third of a microsecond a wait.
+const PROBE_AFTER_MOST: u32 = 256;
 const LOST_CORE_NS: u64 = 30_000;
 
 impl SpinBudget {
