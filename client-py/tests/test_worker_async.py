@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -143,3 +144,30 @@ def test_loops_in_threads_share_a_client(client: Client) -> None:
     for thread in threads:
         thread.join()
     assert results == {number: [number * 1000 + turn for turn in range(200)] for number in range(4)}
+
+
+async def test_no_request_is_lost_when_the_worker_is_replaced(own: Client) -> None:
+    stop, answered = False, 0
+
+    async def ask(payload: bytes) -> None:
+        nonlocal answered
+        while not stop:
+            assert await own.acall("echo", payload, codec="raw") == payload
+            answered += 1
+
+    asking = [asyncio.create_task(ask(bytes([number]) * 7_000)) for number in range(16)]
+    successor = subprocess.Popen([*own.worker.args, "--replace"], stderr=subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(20):
+            while own.worker.poll() is None:
+                await asyncio.sleep(0.005)
+            before = answered
+            while answered < before + 200:
+                await asyncio.sleep(0.005)
+        stop = True
+        await asyncio.gather(*asking)
+        assert (await own.astats())["worker"]["pid"] == successor.pid
+    finally:
+        stop = True
+        successor.terminate()
+        successor.wait(20)

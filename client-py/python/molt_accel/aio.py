@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import forks, reply
 from ._lib import ERROR_BYTES, NULL, ffi, lib
-from .errors import MoltClosed, MoltTimeout, error
+from .errors import MoltClosed, MoltTimeout, MoltUnavailable, error
+from .request import NO_RESEND
 
 if TYPE_CHECKING:
     from .client import Client
@@ -32,6 +33,8 @@ CLOCK_SLACK_SECONDS = 0.002
 """The library's deadline begins a little after the loop's, whose clock ticks in milliseconds under uvloop."""
 
 _SUBMITTED, _NO_ROOM = 0, 1
+_UNAVAILABLE, _WORKER_LOST = 7, 8
+_IDEMPOTENT = b"\x81\xaaidempotent\xc3"  # {"idempotent": True}, as the library writes it
 
 
 def channel_of_running_loop(client: Client, channels: MutableMapping[int, weakref.ref[Channel]]) -> Channel:
@@ -50,6 +53,20 @@ def channel_of_running_loop(client: Client, channels: MutableMapping[int, weakre
     channel = Channel(client, loop)
     channels[id(loop)] = weakref.ref(channel)
     return channel
+
+
+def _within(arguments: Request, deadline: float, now: float) -> Request:
+    """The same request with what is left of its time."""
+    return (*arguments[:-1], max(1, int((deadline - now) * 1e9))) if deadline else arguments
+
+
+def _may_run_again(c: Any, flags: int) -> bool:
+    """Whether a reply tells of a request that never ran, or that may run twice."""
+    if flags & NO_RESEND:
+        return False
+    if c.outcome == _UNAVAILABLE:
+        return True
+    return bool(c.outcome == _WORKER_LOST and c.details_len and ffi.unpack(c.details, c.details_len) == _IDEMPOTENT)
 
 
 class Channel:
@@ -77,14 +94,32 @@ class Channel:
         loop.add_reader(self._fd, self._poll)
 
     async def run(self, entry: str, arguments: Request) -> Reply:
-        """Sends a request and waits for its answer; any other outcome is raised."""
+        """Sends a request and waits for its answer; any other outcome is raised.
+
+        What a worker that left had not begun, or what may be run twice, is sent once more, within the same time.
+        """
         timeout_ns = arguments[-1]
         deadline = self.loop.time() + timeout_ns / 1e9 if timeout_ns > 0 else 0.0
+        reply = await self._once(entry, arguments, deadline)
+        if not reply.c.outcome:
+            return reply
+        again = _may_run_again(reply.c, arguments[-2])
+        first = reply.error(entry)
+        if not again or (deadline and self.loop.time() >= deadline):
+            raise first
+        try:
+            reply = await self._once(entry, _within(arguments, deadline, self.loop.time()), deadline)
+        except MoltUnavailable:  # there is no successor: the first failure says more
+            raise first from None
+        if reply.c.outcome:
+            raise reply.error(entry)
+        return reply
+
+    async def _once(self, entry: str, arguments: Request, deadline: float) -> Reply:
+        """One try: the reply, whatever its outcome."""
         while not self._submit(entry, arguments):
             await self._room(entry, deadline)
-            if deadline:  # the wait was part of the request's time
-                left_ns = max(1, int((deadline - self.loop.time()) * 1e9))
-                arguments = (*arguments[:-1], left_ns)
+            arguments = _within(arguments, deadline, self.loop.time())  # the wait was part of the request's time
         number = self._id[0]
         future = self.loop.create_future()
         look_at = deadline + CLOCK_SLACK_SECONDS if deadline else 0.0
@@ -98,8 +133,6 @@ class Channel:
             if self._waiting.pop(number, None) is not None and not self.closed:
                 lib.molt_loop_cancel(self._pointer, number)
             raise
-        if reply.c.outcome:
-            raise reply.error(entry)
         return reply
 
     def _submit(self, entry: str, arguments: Request) -> bool:

@@ -90,6 +90,13 @@ impl Peer {
         }
     }
 
+    /// Leaves its results where they lie: the worker goes, and whoever has an answer unread or a table open still looks at
+    /// them. Freed, they could be claimed and overwritten by another client of this segment.
+    pub fn abandon_leases(&self) {
+        let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        leases.held.iter_mut().filter_map(Option::take).for_each(Block::abandon);
+    }
+
     /// Leases that it holds.
     pub fn lease_count(&self) -> usize {
         let leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

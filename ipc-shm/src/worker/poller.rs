@@ -349,6 +349,7 @@ impl Poller {
 
 impl Drop for Poller {
     fn drop(&mut self) {
+        self.sessions.values().filter_map(|session| session.peer.as_ref()).for_each(|peer| peer.abandon_leases());
         self.host.segment.set_state(STATE_STOPPED);
     }
 }
