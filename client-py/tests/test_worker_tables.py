@@ -13,6 +13,8 @@ import pytest
 
 import molt_accel
 from conftest import until
+from molt_accel import table as table_module
+from molt_accel._lib import lib
 
 Client = molt_accel.SpawnedClient
 ROWS = pa.table({"region": ["n", "s", "n", None], "amount": [1.5, 2.0, 3.0, 4.0], "id": [1, 2, 3, 4]})
@@ -131,6 +133,26 @@ def test_a_closed_table_says_so(client: Client) -> None:
     with pytest.raises(ValueError):
         len(table)
     assert repr(table) == "<molt_accel.Table closed>"
+
+
+def test_closing_a_table_does_not_pull_it_from_under_another_thread(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed = []
+    make = table_module._freer
+
+    def recording(generation: int) -> Any:
+        free = make(generation)
+        return lambda pointer: (freed.append(1), free(pointer))
+
+    monkeypatch.setattr(table_module, "_freer", recording)
+    table = client.query("select 1 as x")
+    in_a_call = table._open()  # what a thread inside a call of the library holds
+    table.close()
+    assert not freed
+    assert lib.molt_table_rows(in_a_call) == 1
+    del in_a_call
+    assert freed == [1]
 
 
 def test_a_table_is_given_back_when_the_last_reader_is_gone(client: Client) -> None:

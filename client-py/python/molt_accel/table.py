@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from . import forks
@@ -36,10 +37,11 @@ class Table:
     nothing is copied. What was handed out stays valid after `close()` and after the client's end.
     """
 
-    __slots__ = ("__weakref__", "_generation", "_pointer", "metrics")
+    __slots__ = ("__weakref__", "_pointer", "metrics")
 
+    # The table is freed when the last call that uses the pointer has returned, so `close` in one thread cannot pull it
+    # from under another.
     _pointer: Any
-    _generation: int
     metrics: Metrics
     """What the request that made this table cost; `copied_bytes` is 0 where nothing had to be copied."""
 
@@ -54,8 +56,7 @@ class Table:
         if pointer == NULL:
             raise failure.error()
         table = cls.__new__(cls)
-        table._pointer = pointer
-        table._generation = forks.generation
+        table._pointer = ffi.gc(pointer, _freer(forks.generation))
         table.metrics = Metrics(reply)
         return table
 
@@ -131,25 +132,20 @@ class Table:
         return columns
 
     def _open(self) -> Any:
-        if self._pointer is None:
+        pointer = self._pointer  # read once: another thread may close the table in between
+        if pointer is None:
             raise MoltClosed("the table is closed")
-        return self._pointer
+        return pointer
 
     def close(self) -> None:
         """Lets go of the table; what was handed out keeps its own hold. A second close does nothing."""
-        pointer, self._pointer = self._pointer, None
-        if pointer is not None and self._generation == forks.generation:
-            lib.molt_table_free(pointer)
+        self._pointer = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_pointer", None) is not None:
-            self.close()
 
     def __len__(self) -> int:
         return self.num_rows
@@ -159,6 +155,16 @@ class Table:
             return "<molt_accel.Table closed>"
         names = ", ".join(name for name, _ in self._columns())
         return f"<molt_accel.Table {self.num_rows} rows, {self.nbytes} bytes: {names}>"
+
+
+def _freer(generation: int, free: Callable[[Any], None] = lib.molt_table_free) -> Callable[[Any], None]:
+    """Frees a table in the process that made it; a forked child has inherited the view alone."""
+
+    def freer(pointer: Any) -> None:
+        if forks.generation == generation:
+            free(pointer)
+
+    return freer
 
 
 def _text(address: int) -> str:
