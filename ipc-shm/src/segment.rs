@@ -275,14 +275,18 @@ fn state_name(state: u32) -> &'static str {
 impl Segment {
     /// Opens a segment and checks all of its header. It may be a dead worker's: see [`Segment::is_alive`].
     pub fn open(name: &str) -> Result<Self, SegmentError> {
-        let file = open_object(name)?;
+        Self::of_file(name, &open_object(name)?)
+    }
+
+    /// The same for an object that is open already; `name` is what messages call it.
+    pub fn of_file(name: &str, file: &File) -> Result<Self, SegmentError> {
         let size = file.metadata().map_err(os("stat", name))?.len();
         if size < PAGE as u64 {
             let what = format!("it has {size} bytes, less than a header");
             return Err(SegmentError::Damaged { name: name.into(), what });
         }
-        let map = Arc::new(Mapping::with_view(&file).map_err(os("map", name))?);
-        let header = check_header(name, &file, &map)?;
+        let map = Arc::new(Mapping::with_view(file).map_err(os("map", name))?);
+        let header = check_header(name, file, &map)?;
         Ok(Self { map, geometry: Geometry::of(&header), header, name: name.into() })
     }
 

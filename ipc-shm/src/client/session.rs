@@ -87,6 +87,16 @@ fn unavailable(message: impl Into<String>) -> Failure {
     Failure::new(Outcome::Unavailable, message)
 }
 
+fn out_of_reach(segment: &Segment, path: &Path, what: &str, error: &dyn std::fmt::Display) -> Failure {
+    unavailable(format!(
+        "segment {} is there, but its worker (pid {}) cannot be reached on {}: {what}: {error}; \
+         hint: is the worker's --socket folder visible here?",
+        segment.name,
+        segment.header.worker_pid,
+        path.display()
+    ))
+}
+
 impl Session {
     /// Finds the segment, says hello, and has a first channel ready. Tries until `wait` has passed.
     pub fn attach(name: &str, socket: Option<&Path>, wait: Duration) -> Result<Arc<Self>, Failure> {
@@ -108,15 +118,15 @@ impl Session {
     fn try_attach(name: &str, socket: Option<&Path>, until: Instant) -> Result<Arc<Self>, Failure> {
         let segment = Segment::open_serving(name).map_err(|error| unavailable(error.to_string()))?;
         let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
-        let pid = segment.header.worker_pid;
-        let cannot = |what: &str, error: &dyn std::fmt::Display| {
-            unavailable(format!(
-                "segment {name} is there, but its worker (pid {pid}) cannot be reached on {}: {what}: {error}; \
-                 hint: is the worker's --socket folder visible here?",
-                path.display()
-            ))
-        };
-        let stream = UnixStream::connect(&path).map_err(|error| cannot("connect", &error))?;
+        let stream = UnixStream::connect(&path).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
+        Self::over(segment, stream, &path, until)
+    }
+
+    /// Attaches over a connection to the worker, at `path` for messages; the worker has until then to answer.
+    pub fn over(segment: Segment, stream: UnixStream, path: &Path, until: Instant) -> Result<Arc<Self>, Failure> {
+        // The segment moves into the session at the end; messages name it until then.
+        let named = segment.clone();
+        let cannot = |what: &str, error: &dyn std::fmt::Display| out_of_reach(&named, path, what, error);
         let credentials = getsockopt(&stream, PeerCredentials).map_err(|error| cannot("ask its user", &error))?;
         if credentials.uid() != geteuid().as_raw() {
             let uid = credentials.uid();

@@ -201,6 +201,14 @@ impl Poller {
         }
     }
 
+    /// One look at every socket, channel and session, without sleeping; returns whether a request was taken. For whoever
+    /// drives the poller step by step: a test that must see the same thing happen every time.
+    pub fn look(&mut self, service: &dyn Service) -> io::Result<bool> {
+        self.poll_sockets(EpollTimeout::ZERO)?;
+        self.housekeeping();
+        Ok(self.take_attention(service, true, false))
+    }
+
     fn in_flight(&self) -> u32 {
         let peers = self.sessions.values().filter_map(|session| session.peer.as_ref());
         peers.map(|peer| peer.in_flight.load(Ordering::Acquire)).sum()

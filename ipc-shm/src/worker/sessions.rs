@@ -65,24 +65,27 @@ impl Poller {
                     return;
                 }
             };
-            let Ok(credentials) = getsockopt(&socket, PeerCredentials) else { continue };
-            if credentials.uid() != geteuid().as_raw() || socket.set_nonblocking(true).is_err() {
-                continue;
-            }
-            let id = self.next_session;
-            self.next_session += 1;
-            let pid = credentials.pid() as u32;
-            // Without it the end of the process would go unnoticed: whoever cannot be watched is not let in. Mostly it is
-            // dead already.
-            let Ok(pidfd) = peer_pidfd(socket.as_fd(), pid) else { continue };
-            let watched =
-                self.watch(&socket, Token::Session(id)).is_ok() && self.watch(&pidfd, Token::Death(id)).is_ok();
-            if watched {
-                let (inbox, since) = (Inbox::default(), Instant::now());
-                let session =
-                    Session { socket, inbox, pidfd, peer: None, pid, channels: Vec::new(), dead: false, since };
-                self.sessions.insert(id, session);
-            }
+            self.admit(socket);
+        }
+    }
+
+    /// Lets a new connection in, if its process is this user's and can be watched.
+    pub fn admit(&mut self, socket: UnixStream) {
+        let Ok(credentials) = getsockopt(&socket, PeerCredentials) else { return };
+        if credentials.uid() != geteuid().as_raw() || socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        let id = self.next_session;
+        self.next_session += 1;
+        let pid = credentials.pid() as u32;
+        // Without it the end of the process would go unnoticed: whoever cannot be watched is not let in. Mostly it is dead
+        // already.
+        let Ok(pidfd) = peer_pidfd(socket.as_fd(), pid) else { return };
+        let watched = self.watch(&socket, Token::Session(id)).is_ok() && self.watch(&pidfd, Token::Death(id)).is_ok();
+        if watched {
+            let (inbox, since) = (Inbox::default(), Instant::now());
+            let session = Session { socket, inbox, pidfd, peer: None, pid, channels: Vec::new(), dead: false, since };
+            self.sessions.insert(id, session);
         }
     }
 
