@@ -8,7 +8,9 @@
 //! The worker moves QUEUED to RUNNING before the entry starts. So when a worker dies, a QUEUED request never ran
 //! (Unavailable: safe to send again) and a RUNNING one may have (WorkerLost).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::word::Word64;
 
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,28 +36,28 @@ fn word(id: u64, state: CellState) -> u64 {
 }
 
 /// Client: the request exists. Before its frame is committed, so the frame's Release carries this store too.
-pub fn queue(cell: &AtomicU64, id: u64) {
+pub fn queue(cell: &Word64, id: u64) {
     cell.store(word(id, CellState::Queued), Ordering::Relaxed);
 }
 
 /// Client: the answer has been read; nobody looks at the cell any more.
-pub fn release(cell: &AtomicU64) {
+pub fn release(cell: &Word64) {
     cell.store(word(0, CellState::Free), Ordering::Relaxed);
 }
 
 /// Moves a request on, if it still stands where it is believed to stand.
-pub fn advance(cell: &AtomicU64, id: u64, from: CellState, to: CellState) -> bool {
+pub fn advance(cell: &Word64, id: u64, from: CellState, to: CellState) -> bool {
     cell.compare_exchange(word(id, from), word(id, to), Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
 /// Client: takes the request back. Returns where it stood if it was still open.
-pub fn cancel(cell: &AtomicU64, id: u64) -> Option<CellState> {
+pub fn cancel(cell: &Word64, id: u64) -> Option<CellState> {
     // The worker moves it forward only, so one look at each place finds it.
     [CellState::Queued, CellState::Running].into_iter().find(|from| advance(cell, id, *from, CellState::Cancelled))
 }
 
 /// Where the request of that id stands; `None` when the cell holds another.
-pub fn state(cell: &AtomicU64, id: u64) -> Option<CellState> {
+pub fn state(cell: &Word64, id: u64) -> Option<CellState> {
     let word = cell.load(Ordering::Acquire);
     if word >> 8 != id & ID_MASK {
         return None;

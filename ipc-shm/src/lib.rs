@@ -5,10 +5,11 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `layout` | the place of every byte |
-//! | `mapping` | the only ways to touch the bytes |
+//! | `mapping`, `word` | the only ways to touch the bytes; the atomics among them |
 //! | `segment` | the shared-memory object: made, named, found, checked |
 //! | `ring`, `frame` | frames in a ring; what a frame says |
-//! | `doorbell`, `attention` | waking who sleeps; what the worker should look at |
+//! | `doorbell`, `bell`, `spin` | waking who sleeps, and only who sleeps |
+//! | `attention` | what the worker should look at |
 //! | `cell` | how far a request came |
 //! | `arena`, `block`, `lease` | extents; what an owner cuts them into; how results are let go of |
 //! | `table` | Arrow tables in the arena |
@@ -16,14 +17,17 @@
 //! | `worker/` | the worker's side |
 //! | `client/` | the client's side |
 //! | `stats`, `stat` | counters in the segment; what a tool shows of them |
+//! | `failpoint` | where tests kill a process: before and after every store |
 #![warn(missing_docs)]
 
 pub mod arena;
 pub mod attention;
+pub mod bell;
 pub mod block;
 pub mod cell;
 pub mod client;
 pub mod doorbell;
+pub mod failpoint;
 pub mod frame;
 pub mod handshake;
 pub mod layout;
@@ -34,9 +38,11 @@ mod outcome;
 pub mod record;
 pub mod ring;
 pub mod segment;
+pub mod spin;
 pub mod stat;
 pub mod stats;
 pub mod table;
+pub mod word;
 pub mod worker;
 
 pub use frame::Codec;

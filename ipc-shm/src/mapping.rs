@@ -6,9 +6,11 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
+
+use crate::failpoint::{Moment, half, pass};
+use crate::word::{Word32, Word64};
 
 /// A segment's bytes in this process, mapped twice by clients: writable, and read-only for what Python gets to see.
 #[derive(Debug)]
@@ -51,28 +53,36 @@ impl Mapping {
 
     /// The 64-bit word at `offset`.
     #[inline]
-    pub fn u64(&self, offset: usize) -> &AtomicU64 {
+    pub fn u64(&self, offset: usize) -> &Word64 {
         self.check(offset, 8, 8);
         // SAFETY: in bounds and aligned (checked; the base is page-aligned), mapped writable for as long as `self` lives,
-        // and every process touches this word only as an atomic.
-        unsafe { AtomicU64::from_ptr(self.bytes.as_mut_ptr().add(offset).cast()) }
+        // every process touches this word only as an atomic, and a `Word64` is an atomic and nothing else (transparent).
+        unsafe { &*self.bytes.as_mut_ptr().add(offset).cast::<Word64>() }
     }
 
     /// The 32-bit word at `offset`.
     #[inline]
-    pub fn u32(&self, offset: usize) -> &AtomicU32 {
+    pub fn u32(&self, offset: usize) -> &Word32 {
         self.check(offset, 4, 4);
         // SAFETY: as for `u64`.
-        unsafe { AtomicU32::from_ptr(self.bytes.as_mut_ptr().add(offset).cast()) }
+        unsafe { &*self.bytes.as_mut_ptr().add(offset).cast::<Word32>() }
     }
 
     /// Copies bytes into the mapping.
     #[inline]
+    #[track_caller]
     pub fn write(&self, offset: usize, from: &[u8]) {
         self.check(offset, from.len(), 1);
-        // SAFETY: in bounds (checked); `from` is private memory, so the ranges cannot overlap; raw pointers only, no
-        // reference to shared bytes is made.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.bytes.as_mut_ptr().add(offset), from.len()) }
+        let (to, half) = (self.bytes.as_mut_ptr().wrapping_add(offset), half(from.len()));
+        pass(Moment::Before);
+        // SAFETY: in bounds (checked), and `half` lies inside `from`; `from` is private memory, so the ranges cannot
+        // overlap; raw pointers only, no reference to shared bytes is made.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), to, half);
+            pass(Moment::Halfway);
+            std::ptr::copy_nonoverlapping(from.as_ptr().add(half), to.add(half), from.len() - half);
+        }
+        pass(Moment::After);
     }
 
     /// Copies bytes out of the mapping: what is then checked and used is the copy, which no peer can change.
@@ -97,18 +107,24 @@ impl Mapping {
     }
 
     /// Copies bytes from one place of the mapping to another.
+    #[track_caller]
     pub fn copy_within(&self, from: usize, to: usize, len: usize) {
         self.check(from, len, 1);
         self.check(to, len, 1);
+        pass(Moment::Before);
         // SAFETY: both in bounds (checked); `copy` allows them to overlap; raw pointers only.
         unsafe { std::ptr::copy(self.bytes.as_ptr().add(from), self.bytes.as_mut_ptr().add(to), len) }
+        pass(Moment::After);
     }
 
     /// Sets bytes of the mapping to zero.
+    #[track_caller]
     pub fn zero(&self, offset: usize, len: usize) {
         self.check(offset, len, 1);
+        pass(Moment::Before);
         // SAFETY: in bounds (checked); raw pointers only.
         unsafe { std::ptr::write_bytes(self.bytes.as_mut_ptr().add(offset), 0, len) }
+        pass(Moment::After);
     }
 
     /// Where `offset` lies in this process, writable. For bytes that this process owns (a block it has claimed).

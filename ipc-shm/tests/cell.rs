@@ -1,21 +1,22 @@
 //! Request cells: every step, and the race between the end of a request and its caller.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 
 use molt_ipc_shm::cell::{CellState, ID_MASK, advance, cancel, queue, release, state};
+use molt_ipc_shm::word::Word64;
 
 const STATES: [CellState; 5] =
     [CellState::Free, CellState::Queued, CellState::Running, CellState::Done, CellState::Cancelled];
 
 /// A cell that stands at `at` with request 7.
-fn cell_at(at: CellState) -> AtomicU64 {
-    AtomicU64::new(7 << 8 | at as u64)
+fn cell_at(at: CellState) -> Word64 {
+    Word64::new(7 << 8 | at as u64)
 }
 
 #[test]
 fn a_request_goes_from_queued_over_running_to_done() {
-    let cell = AtomicU64::new(0);
+    let cell = Word64::new(0);
     queue(&cell, 7);
     assert_eq!(state(&cell, 7), Some(CellState::Queued));
     assert!(advance(&cell, 7, CellState::Queued, CellState::Running));
@@ -61,7 +62,7 @@ fn another_requests_id_moves_nothing() {
 
 #[test]
 fn ids_have_56_bits_and_unknown_states_are_nobodys() {
-    let cell = AtomicU64::new(0);
+    let cell = Word64::new(0);
     queue(&cell, ID_MASK);
     assert_eq!(state(&cell, ID_MASK), Some(CellState::Queued));
     assert_eq!(state(&cell, u64::MAX), Some(CellState::Queued), "the high bits are not part of an id");
@@ -74,12 +75,12 @@ fn ids_have_56_bits_and_unknown_states_are_nobodys() {
 #[test]
 fn of_cancel_and_completion_exactly_one_wins() {
     const ROUNDS: u64 = 20_000;
-    let cells: Arc<Vec<AtomicU64>> = Arc::new((1..=ROUNDS).map(|id| AtomicU64::new(id << 8 | 1)).collect());
+    let cells: Arc<Vec<Word64>> = Arc::new((1..=ROUNDS).map(|id| Word64::new(id << 8 | 1)).collect());
     let together = Arc::new(Barrier::new(2));
     let (theirs, start) = (cells.clone(), together.clone());
     let worker = std::thread::spawn(move || {
         start.wait();
-        let finish = |(index, cell): (usize, &AtomicU64)| {
+        let finish = |(index, cell): (usize, &Word64)| {
             let id = index as u64 + 1;
             advance(cell, id, CellState::Queued, CellState::Running)
                 && advance(cell, id, CellState::Running, CellState::Done)

@@ -4,13 +4,16 @@ mod common;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::child::{self, Child};
-use molt_ipc_shm::doorbell::{LONGEST_SLEEP, SpinBudget, Woken, drain, ring, ring_if_asleep, sleep};
+use molt_ipc_shm::bell::{LONGEST_SLEEP, drain, ring, wait};
+use molt_ipc_shm::doorbell::{Woken, ring_if_asleep, sleep};
 use molt_ipc_shm::mapping::Mapping;
 use molt_ipc_shm::os::now_ns;
+use molt_ipc_shm::spin::SpinBudget;
+use molt_ipc_shm::word::Word64;
 
 /// Places in the shared bytes: what each side has committed, when it had rung, its sleep word.
 const COMMITTED: [usize; 2] = [0, 128];
@@ -39,7 +42,7 @@ fn play_side(map: &Mapping, bell: &UnixStream, side: usize, rounds: u64) {
             listen(map, bell, side, round);
         }
         committed(side).store(round, Ordering::Release);
-        ring_if_asleep(map.u64(SLEEP[other]), bell.as_fd()).expect("a listening peer");
+        ring_if_asleep(map.u64(SLEEP[other]), || ring(bell.as_fd())).expect("a listening peer");
         map.u64(RUNG_AT[side]).store(now_ns(), Ordering::Release);
         if side == 0 {
             listen(map, bell, side, round);
@@ -53,7 +56,7 @@ fn listen(map: &Mapping, bell: &UnixStream, side: usize, round: u64) {
     let there = || map.u64(COMMITTED[other]).load(Ordering::Acquire) >= round;
     while !there() {
         ticket += 1;
-        let woken = sleep(map.u64(SLEEP[side]), ticket, bell.as_fd(), LONGEST_SLEEP, there).expect("a sleep");
+        let woken = sleep(map.u64(SLEEP[side]), ticket, there, || wait(bell.as_fd(), LONGEST_SLEEP)).expect("a sleep");
         let ended = now_ns();
         assert_ne!(woken, Woken::HungUp, "round {round}");
         let rung_at = map.u64(RUNG_AT[other]).load(Ordering::Acquire);
@@ -93,9 +96,9 @@ fn no_wake_up_is_lost_between_two_processes() {
 fn nothing_is_sent_to_who_is_awake() {
     let (own, theirs) = UnixStream::pair().expect("a pair");
     theirs.set_nonblocking(true).expect("a socket");
-    let word = AtomicU64::new(0);
+    let word = Word64::new(0);
     for _ in 0..1000 {
-        assert!(!ring_if_asleep(&word, own.as_fd()).expect("a peer"));
+        assert!(!ring_if_asleep(&word, || ring(own.as_fd())).expect("a peer"));
     }
     let nothing = std::io::Read::read(&mut &theirs, &mut [0; 8]).expect_err("no byte");
     assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
@@ -104,10 +107,10 @@ fn nothing_is_sent_to_who_is_awake() {
 #[test]
 fn a_sleeper_is_rung_once_and_its_word_is_cleared() {
     let (own, theirs) = UnixStream::pair().expect("a pair");
-    let word = AtomicU64::new(7);
-    assert!(ring_if_asleep(&word, own.as_fd()).expect("a peer"));
+    let word = Word64::new(7);
+    assert!(ring_if_asleep(&word, || ring(own.as_fd())).expect("a peer"));
     assert_eq!(word.load(Ordering::Relaxed), 0);
-    assert!(!ring_if_asleep(&word, own.as_fd()).expect("a peer"));
+    assert!(!ring_if_asleep(&word, || ring(own.as_fd())).expect("a peer"));
     assert_eq!(std::io::Read::read(&mut &theirs, &mut [0; 8]).expect("a byte"), 1);
 }
 
@@ -116,18 +119,20 @@ fn a_sleeper_is_rung_once_and_its_word_is_cleared() {
 #[test]
 fn a_producer_stopped_between_byte_and_cas_strands_nobody() {
     let (own, theirs) = UnixStream::pair().expect("a pair");
-    let word = AtomicU64::new(0);
-    let first = sleep(&word, 1, theirs.as_fd(), LONGEST_SLEEP, || {
+    let word = Word64::new(0);
+    let look = || {
         ring(own.as_fd()).expect("a peer"); // the byte of ticket 1; its producer stops here
         false
-    });
+    };
+    let first = sleep(&word, 1, look, || wait(theirs.as_fd(), LONGEST_SLEEP));
     assert_eq!(first.expect("a sleep"), Woken::Look);
-    let second = sleep(&word, 2, theirs.as_fd(), LONGEST_SLEEP, || {
+    let look = || {
         // The stopped one goes on, with the ticket it had seen.
         assert!(word.compare_exchange(1, 0, Ordering::Relaxed, Ordering::Relaxed).is_err());
-        assert!(ring_if_asleep(&word, own.as_fd()).expect("a peer"), "the second sleep is seen");
+        assert!(ring_if_asleep(&word, || ring(own.as_fd())).expect("a peer"), "the second sleep is seen");
         false
-    });
+    };
+    let second = sleep(&word, 2, look, || wait(theirs.as_fd(), LONGEST_SLEEP));
     assert_eq!(second.expect("a sleep"), Woken::Look);
 }
 
@@ -135,15 +140,19 @@ fn a_producer_stopped_between_byte_and_cas_strands_nobody() {
 #[test]
 fn doubled_bytes_wake_for_nothing_and_lost_ones_only_delay() {
     let (own, theirs) = UnixStream::pair().expect("a pair");
-    let word = AtomicU64::new(0);
+    let word = Word64::new(0);
     (0..500).for_each(|_| ring(own.as_fd()).expect("a peer"));
     let mut wakes = 0;
-    while sleep(&word, 1, theirs.as_fd(), Duration::from_millis(1), || false).expect("a sleep") == Woken::Look {
+    while sleep(&word, 1, || false, || wait(theirs.as_fd(), Duration::from_millis(1))).expect("a sleep") == Woken::Look
+    {
         wakes += 1;
     }
     assert!((1..=500).contains(&wakes), "{wakes} wakes of 500 bytes");
     let started = Instant::now();
-    assert_eq!(sleep(&word, 2, theirs.as_fd(), Duration::from_secs(3600), || false).expect("a sleep"), Woken::TimedOut);
+    assert_eq!(
+        sleep(&word, 2, || false, || wait(theirs.as_fd(), Duration::from_secs(3600))).expect("a sleep"),
+        Woken::TimedOut
+    );
     assert!(started.elapsed() >= LONGEST_SLEEP && started.elapsed() < common::PATIENCE);
     assert_eq!(word.load(Ordering::Relaxed), 0, "awake again");
 }
@@ -160,12 +169,12 @@ fn a_full_socket_never_stops_the_producer() {
 #[test]
 fn the_end_of_the_other_process_is_noticed_on_both_sides() {
     let (own, theirs) = UnixStream::pair().expect("a pair");
-    let word = AtomicU64::new(0);
+    let word = Word64::new(0);
     ring(own.as_fd()).expect("a peer");
     drop(own);
     let mut seen = Vec::new();
     while seen.last() != Some(&Woken::HungUp) {
-        seen.push(sleep(&word, 1, theirs.as_fd(), LONGEST_SLEEP, || false).expect("a sleep"));
+        seen.push(sleep(&word, 1, || false, || wait(theirs.as_fd(), LONGEST_SLEEP)).expect("a sleep"));
     }
     assert_eq!(seen, [Woken::Look, Woken::HungUp], "the byte that was sent first, then the end");
     assert!(ring(theirs.as_fd()).is_err(), "nobody is there to be rung");
@@ -174,9 +183,9 @@ fn the_end_of_the_other_process_is_noticed_on_both_sides() {
 #[test]
 fn what_is_there_already_ends_a_sleep_before_it_begins() {
     let (_own, theirs) = UnixStream::pair().expect("a pair");
-    let word = AtomicU64::new(0);
+    let word = Word64::new(0);
     let started = Instant::now();
-    assert_eq!(sleep(&word, 9, theirs.as_fd(), LONGEST_SLEEP, || true).expect("a sleep"), Woken::Look);
+    assert_eq!(sleep(&word, 9, || true, || wait(theirs.as_fd(), LONGEST_SLEEP)).expect("a sleep"), Woken::Look);
     assert!(started.elapsed() < LONGEST_SLEEP);
     assert_eq!(word.load(Ordering::Relaxed), 0);
 }
@@ -204,7 +213,7 @@ fn who_has_given_up_spinning_finds_out_when_it_pays_again() {
     for mut spin in [SpinBudget::client(), SpinBudget::worker()] {
         (0..200).for_each(|_| assert!(!spin.spin(|| false)));
         // From now on everything comes at the second look: right after the wait has begun.
-        let mut paid = |spin: &mut SpinBudget| {
+        let paid = |spin: &mut SpinBudget| {
             let mut looks = 0;
             spin.spin(|| {
                 looks += 1;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use molt_ipc_shm::arena::{Arena, OWNER_NONE, OWNER_WORKER, owner_of_session};
 use molt_ipc_shm::cell::{self, CellState};
@@ -331,9 +330,9 @@ fn words_are_cut_as_documented() {
     assert_eq!((word["generation"](raw), word["state"](raw), word.len()), (0x1234_5678_9abc, 3, 2));
 
     let word = bits(LAYOUT, "cell word");
-    let cell = AtomicU64::new(0);
+    let cell = molt_ipc_shm::word::Word64::new(0);
     cell::queue(&cell, 0x7777_1234_5678);
-    let raw = cell.into_inner();
+    let raw = cell.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((word["id"](raw), word["state"](raw), word.len()), (0x7777_1234_5678, CellState::Queued as u64, 2));
 
     let geometry = Geometry { sessions: 4, channels: 1, entries: 1, ..Geometry::for_arena(1 << 20) };

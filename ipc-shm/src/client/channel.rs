@@ -2,15 +2,17 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::bell;
 use crate::cell::{self, CellState};
-use crate::doorbell::{self, SpinBudget, Woken};
+use crate::doorbell::{self, Woken};
 use crate::frame::{Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use crate::layout::channel;
 use crate::os::now_ns;
 use crate::ring::{Consumer, Producer, RingPlace};
+use crate::spin::SpinBudget;
+use crate::word::Word64;
 use crate::{Outcome, attention};
 
 use super::holdings::ClientBlock;
@@ -102,11 +104,11 @@ impl Channel {
         session.check_in(self);
     }
 
-    fn word(&self, word: usize) -> &std::sync::atomic::AtomicU64 {
+    fn word(&self, word: usize) -> &Word64 {
         self.session.segment.map.u64(self.session.segment.geometry.channel(self.index) + word)
     }
 
-    fn cell(&self, cell: u32) -> &std::sync::atomic::AtomicU64 {
+    fn cell(&self, cell: u32) -> &Word64 {
         self.session.segment.map.u64(self.session.segment.geometry.cell(self.index, cell))
     }
 
@@ -201,13 +203,11 @@ impl Channel {
                     let place = self.session.segment.geometry.channel(self.index) + channel::ROOM_SLEEP;
                     let longest = Duration::from_nanos(deadline_ns - now);
                     let map = self.session.segment.map.clone();
-                    let room = |channel: &mut Self| !matches!(channel.requests.fits(4096, 0), Ok(false));
-                    let word = map.u64(place);
-                    word.store(self.ticket, Ordering::Relaxed);
-                    std::sync::atomic::fence(Ordering::SeqCst);
-                    let ready = room(self) && !self.free_cells.is_empty();
-                    let longest = if ready { Duration::ZERO } else { longest.min(Duration::from_millis(5)) };
-                    let woken = doorbell::sleep(word, self.ticket, bell_of(&self.bell), longest, || false);
+                    let Self { requests, free_cells, bell, .. } = self;
+                    let room = || !matches!(requests.fits(4096, 0), Ok(false)) && !free_cells.is_empty();
+                    // Not long: no bell rings for a cell that became free.
+                    let wait = || bell::wait(bell_of(bell), longest.min(Duration::from_millis(5)));
+                    let woken = doorbell::sleep(map.u64(place), self.ticket, room, wait);
                     self.note_wake(woken);
                     self.drop_late_answers();
                 }
@@ -245,12 +245,12 @@ impl Channel {
             let longest = Duration::from_nanos(deadline_ns + GRACE_NS - now);
             let responses = &mut self.responses;
             let look = || responses.has_frame().unwrap_or(true);
-            let woken = doorbell::sleep(word, self.ticket, bell_of(&self.bell), longest, look);
+            let woken = doorbell::sleep(word, self.ticket, look, || bell::wait(bell_of(&self.bell), longest));
             // A long sleep comes back too: the caller looks at what else it has to do (Python runs signal handlers; one
             // that arrived just before the sleep did not interrupt it) and waits on.
             let back = match woken {
                 Ok(Woken::Interrupted) => true,
-                Ok(Woken::TimedOut) => longest >= doorbell::LONGEST_SLEEP,
+                Ok(Woken::TimedOut) => longest >= bell::LONGEST_SLEEP,
                 _ => false,
             };
             self.note_wake(woken);
@@ -263,14 +263,13 @@ impl Channel {
     /// Announces sleep to the worker and looks once more: `true`, nothing is there and the doorbell will ring.
     pub fn arm(&mut self) -> bool {
         self.ticket += 1;
-        self.word(channel::RESPONSE_SLEEP).store(self.ticket, Ordering::Relaxed);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        doorbell::announce(self.word(channel::RESPONSE_SLEEP), self.ticket);
         !self.responses.has_frame().unwrap_or(true)
     }
 
     /// Takes the doorbell's bytes.
     pub fn drain_bell(&mut self) {
-        let woken = doorbell::drain(bell_of(&self.bell));
+        let woken = bell::drain(bell_of(&self.bell));
         self.note_wake(woken);
     }
 
@@ -360,7 +359,7 @@ impl Channel {
         let segment = &self.session.segment;
         attention::set_channel(&segment.map, &segment.geometry, self.index);
         let word = segment.map.u64(segment.geometry.worker_sleep());
-        if let Err(error) = doorbell::ring_if_asleep(word, bell_of(&self.bell)) {
+        if let Err(error) = doorbell::ring_if_asleep(word, || bell::ring(bell_of(&self.bell))) {
             self.hung_up(&error.to_string());
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arena::{Arena, OWNER_WORKER};
+use crate::bell;
 use crate::block::{Block, Blocks, NoBlock};
 use crate::cell::{self, CellState};
 use crate::doorbell;
@@ -85,7 +86,7 @@ impl Host {
             } else {
                 let sleep = map.u64(geometry.channel(path.index) + channel::RESPONSE_SLEEP);
                 // A client that hung up is noticed by the poller; its answer simply stays unread.
-                if let Ok(true) = doorbell::ring_if_asleep(sleep, path.bell.as_fd()) {
+                if let Ok(true) = doorbell::ring_if_asleep(sleep, || bell::ring(path.bell.as_fd())) {
                     stats::count(map, geometry, totals::DOORBELLS, 1);
                 }
             }

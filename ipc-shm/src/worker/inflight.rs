@@ -14,6 +14,7 @@ use crate::layout::totals;
 use crate::outcome::Outcome;
 use crate::stats;
 use crate::table::{self, Table, TableFault};
+use crate::word::Word64;
 
 use super::host::Host;
 use super::peer::ReplyPath;
@@ -279,7 +280,7 @@ impl Inflight {
         table::read(map, handle.offset as usize, handle.len as usize, &owner)
     }
 
-    fn cell(&self) -> &std::sync::atomic::AtomicU64 {
+    fn cell(&self) -> &Word64 {
         let geometry = &self.host.segment.geometry;
         self.host.segment.map.u64(geometry.cell(self.path.index, self.head.cell))
     }

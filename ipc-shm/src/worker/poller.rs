@@ -5,19 +5,21 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
 use crate::attention;
-use crate::doorbell::{self, LONGEST_SLEEP, SpinBudget};
+use crate::bell::{self, LONGEST_SLEEP};
+use crate::doorbell::{self, Woken};
 use crate::frame::{NAME_MAX, RequestHead, kind, request_flag};
 use crate::layout::{HEARTBEAT_AT, STATE_STOPPED, STATE_STOPPING, SlotState, channel, totals};
 use crate::os::now_ns;
 use crate::outcome::Outcome;
 use crate::segment::OwnedSegment;
+use crate::spin::SpinBudget;
 use crate::stats;
 
 use super::host::Host;
@@ -190,14 +192,10 @@ impl Poller {
                 continue;
             }
             self.ticket += 1;
-            let sleep = map.u64(geometry.worker_sleep());
-            sleep.store(self.ticket, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            if !attention::any(map, geometry) {
-                let longest = if self.stalled > 0 { 1 } else { LONGEST_SLEEP.as_millis() as u16 };
-                self.poll_sockets(EpollTimeout::from(longest))?;
-            }
-            sleep.store(0, Ordering::Relaxed);
+            let longest = if self.stalled > 0 { 1 } else { LONGEST_SLEEP.as_millis() as u16 };
+            let (sleep, ticket) = (map.u64(geometry.worker_sleep()), self.ticket);
+            let wait = || self.poll_sockets(EpollTimeout::from(longest)).map(|()| Woken::Look);
+            doorbell::sleep(sleep, ticket, || attention::any(map, geometry), wait)?;
         }
     }
 
@@ -288,7 +286,7 @@ impl Poller {
             // A client that sleeps for room has some now.
             let geometry = &self.host.segment.geometry;
             let sleep = self.host.segment.map.u64(geometry.channel(index) + channel::ROOM_SLEEP);
-            let _ = doorbell::ring_if_asleep(sleep, line.path.bell.as_fd());
+            let _ = doorbell::ring_if_asleep(sleep, || bell::ring(line.path.bell.as_fd()));
         }
         if let Some(what) = fault {
             let session = line.session;
@@ -314,7 +312,7 @@ impl Poller {
                 Token::Death(id) => self.died(id),
                 Token::Bell(index) => {
                     if let Some(Some(line)) = self.lines.get_mut(index as usize)
-                        && let Ok(doorbell::Woken::HungUp) = doorbell::drain(line.path.bell.as_fd())
+                        && let Ok(Woken::HungUp) = bell::drain(line.path.bell.as_fd())
                     {
                         line.hung_up = true;
                         let _ = self.epoll.delete(&line.path.bell);

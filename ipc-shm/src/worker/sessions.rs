@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::geteuid;
 
-use crate::doorbell::LONGEST_SLEEP;
+use crate::bell::LONGEST_SLEEP;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, SlotState, channel, layout_hash, session, slot_word, totals};
 use crate::os::{now_ns, peer_pidfd};

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use molt_ipc_shm::Segment;
 use molt_ipc_shm::arena::{Arena, owner_of_session};
 use molt_ipc_shm::attention;
+use molt_ipc_shm::bell;
 use molt_ipc_shm::doorbell;
 use molt_ipc_shm::frame::{RequestHead, kind};
 use molt_ipc_shm::handshake::{self, Hello, Inbox, Opened, Received, Welcome, message};
@@ -129,7 +130,7 @@ impl Raw {
         let (map, geometry) = (&self.segment.map, &self.segment.geometry);
         attention::set_channel(map, geometry, self.channel);
         if let Some(bell) = &self.bell {
-            let _ = doorbell::ring_if_asleep(map.u64(geometry.worker_sleep()), bell.as_fd());
+            let _ = doorbell::ring_if_asleep(map.u64(geometry.worker_sleep()), || bell::ring(bell.as_fd()));
         }
     }
 }

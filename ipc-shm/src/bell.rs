@@ -1,0 +1,49 @@
+//! The bell of a doorbell: a Unix socket that carries bytes without meaning.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use crate::doorbell::Woken;
+
+/// No sleep lasts longer without a full look, whatever bytes were lost.
+pub const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// Sends one byte. A full socket means that bytes wait there already.
+///
+/// # Errors
+/// `BrokenPipe` or `ConnectionReset`: the other side's process has closed its end.
+pub fn ring(bell: BorrowedFd<'_>) -> io::Result<()> {
+    match send(bell.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+        Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Waits for a byte, at most that long (and never longer than [`LONGEST_SLEEP`]), and takes what is there.
+pub fn wait(bell: BorrowedFd<'_>, longest: Duration) -> io::Result<Woken> {
+    let mut polled = [PollFd::new(bell, PollFlags::POLLIN)];
+    let longest = longest.min(LONGEST_SLEEP);
+    let timeout = PollTimeout::try_from(longest.as_nanos().div_ceil(1_000_000) as i32).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut polled, timeout) {
+        Ok(0) => Ok(Woken::TimedOut),
+        Ok(_) => drain(bell),
+        Err(Errno::EINTR) => Ok(Woken::Interrupted),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Takes the bytes that wait in the socket.
+pub fn drain(bell: BorrowedFd<'_>) -> io::Result<Woken> {
+    let mut bytes = [0; 64];
+    match recv(bell.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+        Ok(0) | Err(Errno::ECONNRESET | Errno::EPIPE) => Ok(Woken::HungUp),
+        Ok(_) | Err(Errno::EAGAIN) => Ok(Woken::Look),
+        Err(Errno::EINTR) => Ok(Woken::Interrupted),
+        Err(errno) => Err(errno.into()),
+    }
+}
