@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::doorbell::Woken;
+use crate::failpoint::around;
 
 /// No sleep lasts longer without a full look, whatever bytes were lost.
 pub const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -18,7 +19,7 @@ pub const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// # Errors
 /// `BrokenPipe` or `ConnectionReset`: the other side's process has closed its end.
 pub fn ring(bell: BorrowedFd<'_>) -> io::Result<()> {
-    match send(bell.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+    match around(|| send(bell.as_raw_fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)) {
         Ok(_) | Err(Errno::EAGAIN) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -1,13 +1,14 @@
-//! Failpoints: places at which a test stops or kills this process, one before and one after every store to shared memory.
+//! Failpoints: places at which a test stops or kills this process, one before and one after every store to shared memory
+//! and every system call that changes what other processes see.
 //!
 //! They do something only with the feature `failpoints`, for tests alone; without it they are not there. A failpoint is
-//! named by the line that stores and by the moment: `ring.rs:190:9/after`. Two environment variables, read once, say
-//! what happens:
+//! named by the place that stores and by the moment: `ring.rs:190:44/after`. `molt-chaos list` numbers them all. Two
+//! environment variables, read once, say what happens:
 //!
 //! | variable | what |
 //! | --- | --- |
 //! | `MOLT_FAILPOINT` | `NAME#N=kill` or `NAME#N=stop`: SIGKILL or SIGSTOP when the place is passed the Nth time |
-//! | `MOLT_FAILPOINTS_SEEN` | a file that gets the name of every place, once, as it is first passed |
+//! | `MOLT_FAILPOINTS_SEEN` | a file that gets `NAME#N` when a place is passed for the first, 2nd, 4th, 8th, ... time |
 
 /// On which side of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,3 +40,13 @@ pub use disarmed::{half, pass};
 mod armed;
 #[cfg(feature = "failpoints")]
 pub use armed::{half, pass};
+
+/// Does what others see (a system call that makes, moves or removes something), with a failpoint on either side.
+#[inline(always)]
+#[track_caller]
+pub fn around<T>(act: impl FnOnce() -> T) -> T {
+    pass(Moment::Before);
+    let result = act();
+    pass(Moment::After);
+    result
+}

@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
+use crate::failpoint::around;
 use crate::record::record;
 
 /// The longest message, bytes.
@@ -83,7 +84,8 @@ pub fn send(socket: BorrowedFd<'_>, kind: u32, payload: &[u8], fd: Option<Borrow
     let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
     let control = [ControlMessage::ScmRights(&fds)];
     let control = if fds.is_empty() { &[][..] } else { &control[..] };
-    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let slices = [IoSlice::new(&bytes)];
+    let sent = around(|| sendmsg::<()>(socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None))?;
     // Messages are far smaller than a socket's buffer: a short write means that the peer does not read.
     if sent == bytes.len() { Ok(()) } else { Err(io::Error::other("the peer does not read its messages")) }
 }

@@ -111,9 +111,16 @@ impl Mapping {
     pub fn copy_within(&self, from: usize, to: usize, len: usize) {
         self.check(from, len, 1);
         self.check(to, len, 1);
+        // Halves of ranges that overlap would not be the same copy.
+        let half = if from.abs_diff(to) < len { 0 } else { half(len) };
+        let (from, to) = (self.bytes.as_ptr().wrapping_add(from), self.bytes.as_mut_ptr().wrapping_add(to));
         pass(Moment::Before);
-        // SAFETY: both in bounds (checked); `copy` allows them to overlap; raw pointers only.
-        unsafe { std::ptr::copy(self.bytes.as_ptr().add(from), self.bytes.as_mut_ptr().add(to), len) }
+        // SAFETY: both in bounds (checked), and `half` lies inside them; `copy` allows them to overlap; raw pointers only.
+        unsafe {
+            std::ptr::copy(from, to, half);
+            pass(Moment::Halfway);
+            std::ptr::copy(from.add(half), to.add(half), len - half);
+        }
         pass(Moment::After);
     }
 
@@ -121,16 +128,24 @@ impl Mapping {
     #[track_caller]
     pub fn zero(&self, offset: usize, len: usize) {
         self.check(offset, len, 1);
+        let (to, half) = (self.bytes.as_mut_ptr().wrapping_add(offset), half(len));
         pass(Moment::Before);
-        // SAFETY: in bounds (checked); raw pointers only.
-        unsafe { std::ptr::write_bytes(self.bytes.as_mut_ptr().add(offset), 0, len) }
+        // SAFETY: in bounds (checked), and `half` lies inside; raw pointers only.
+        unsafe {
+            std::ptr::write_bytes(to, 0, half);
+            pass(Moment::Halfway);
+            std::ptr::write_bytes(to.add(half), 0, len - half);
+        }
         pass(Moment::After);
     }
 
-    /// Where `offset` lies in this process, writable. For bytes that this process owns (a block it has claimed).
+    /// Where `offset` lies in this process, writable. For bytes that this process owns (a block it has claimed). What is
+    /// stored through the pointer passes no failpoint: whoever stores says so.
     #[inline]
+    #[track_caller]
     pub fn writable(&self, offset: usize, len: usize) -> *mut u8 {
         self.check(offset, len, 1);
+        pass(Moment::Before);
         self.bytes.as_mut_ptr().wrapping_add(offset)
     }
 

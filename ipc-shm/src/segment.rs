@@ -24,6 +24,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 use shared_memory::ShmemConf;
 
+use crate::failpoint::around;
 use crate::layout::{
     Geometry, Header, LAYOUT_VERSION, MAGIC, PAGE, READY_AT, SOCKET_PATH_MAX, STATE_SERVING, STATE_STARTING, fnv1a,
     layout_hash,
@@ -417,7 +418,8 @@ impl OwnedSegment {
         }
         // The crate creates (O_EXCL, 0600) and sizes the object; it would unlink the creation name when dropped and shows
         // no descriptor, so ownership is taken from it and the object opened again, checked, locked and mapped.
-        let mut created = ShmemConf::new().os_id(&own_name).size(total).create().map_err(|error| SegmentError::Os {
+        let created = around(|| ShmemConf::new().os_id(&own_name).size(total).create());
+        let mut created = created.map_err(|error| SegmentError::Os {
             doing: "create",
             name: own_name.clone(),
             error: io::Error::other(error.to_string()),
@@ -429,11 +431,11 @@ impl OwnedSegment {
             error
         };
         let file = open_object(&own_name).map_err(unlink)?;
-        if !take_lock(&file) {
+        if !around(|| take_lock(&file)) {
             return Err(unlink(os("lock", &own_name)(io::Error::last_os_error())));
         }
         // Every page now, or an error now: never a SIGBUS later.
-        posix_fallocate(file.as_fd(), 0, total as i64).map_err(|errno| {
+        around(|| posix_fallocate(file.as_fd(), 0, total as i64)).map_err(|errno| {
             unlink(if errno == Errno::ENOSPC { no_space() } else { os("reserve pages of", name)(errno.into()) })
         })?;
         let map = Arc::new(Mapping::new(&file).map_err(|error| unlink(os("map", &own_name)(error)))?);
@@ -468,7 +470,7 @@ impl OwnedSegment {
         let (from, to) = (path_of(&self.current_name), path_of(&name));
         let mut previous = None;
         loop {
-            match renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE) {
+            match around(|| renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE)) {
                 Ok(()) => break,
                 Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(os("publish", &name)(errno.into())),
@@ -489,7 +491,7 @@ impl OwnedSegment {
             } else if std::fs::symlink_metadata(&to).map(|meta| meta.ino()).ok() != Some(inode) {
                 continue; // somebody else was quicker: look again
             }
-            std::fs::rename(&from, &to).map_err(os("publish", &name))?;
+            around(|| std::fs::rename(&from, &to)).map_err(os("publish", &name))?;
             break;
         }
         self.current_name = name;
@@ -508,7 +510,7 @@ impl Drop for OwnedSegment {
         let path = path_of(&self.current_name);
         let own = self.object.metadata().map(|meta| meta.ino()).ok();
         if own.is_some() && std::fs::symlink_metadata(&path).map(|meta| meta.ino()).ok() == own {
-            let _ = std::fs::remove_file(path);
+            let _ = around(|| std::fs::remove_file(path));
         }
     }
 }
@@ -546,7 +548,7 @@ fn remove_unlocked(which: impl Fn(&str) -> bool) -> Vec<String> {
                 return false;
             }
             let same = |meta: std::fs::Metadata| file.metadata().is_ok_and(|own| own.ino() == meta.ino());
-            std::fs::symlink_metadata(path_of(name)).is_ok_and(same) && shm_unlink(name.as_str()).is_ok()
+            std::fs::symlink_metadata(path_of(name)).is_ok_and(same) && around(|| shm_unlink(name.as_str())).is_ok()
         })
         .collect()
 }

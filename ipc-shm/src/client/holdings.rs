@@ -51,7 +51,7 @@ impl ClientBlock {
         &self.session
     }
 
-    /// Where it lies in this process.
+    /// Where it lies in this process, to be written.
     pub fn address(&self) -> *mut u8 {
         self.block().mapping().writable(self.block().offset(), self.block().len())
     }

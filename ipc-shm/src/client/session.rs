@@ -15,6 +15,7 @@ use nix::unistd::geteuid;
 
 use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
 use crate::block::Blocks;
+use crate::failpoint::around;
 use crate::frame::Handle;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, layout_hash};
@@ -118,7 +119,8 @@ impl Session {
     fn try_attach(name: &str, socket: Option<&Path>, until: Instant) -> Result<Arc<Self>, Failure> {
         let segment = Segment::open_serving(name).map_err(|error| unavailable(error.to_string()))?;
         let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
-        let stream = UnixStream::connect(&path).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
+        let stream =
+            around(|| UnixStream::connect(&path)).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
         Self::over(segment, stream, &path, until)
     }
 

@@ -1,6 +1,6 @@
 //! Failpoints as tests have them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::panic::Location;
@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, raise};
 use super::Moment;
 
 impl Moment {
-    fn name(self) -> &'static str {
+    /// The word at the end of a failpoint's name.
+    pub fn name(self) -> &'static str {
         match self {
             Moment::Before => "before",
             Moment::Halfway => "halfway",
@@ -29,6 +30,8 @@ struct Plan {
 
 struct Trap {
     name: String,
+    /// The line in the name: told apart by it first, since every store of the process comes by.
+    line: u32,
     at: u64,
     signal: Signal,
     passed: AtomicU64,
@@ -36,7 +39,7 @@ struct Trap {
 
 struct Seen {
     file: File,
-    names: Mutex<HashSet<(&'static str, u32, u32, Moment)>>,
+    passed: Mutex<HashMap<(&'static str, u32, u32, Moment), u64>>,
 }
 
 impl Plan {
@@ -46,7 +49,7 @@ impl Plan {
         });
         let seen = std::env::var_os("MOLT_FAILPOINTS_SEEN").map(|path| Seen {
             file: OpenOptions::new().create(true).append(true).open(&path).expect("a file for the names"),
-            names: Mutex::default(),
+            passed: Mutex::default(),
         });
         Self { trap, seen }
     }
@@ -61,7 +64,8 @@ impl Trap {
             "stop" => Signal::SIGSTOP,
             _ => return None,
         };
-        Some(Self { name: name.into(), at: at.parse().ok()?, signal, passed: AtomicU64::new(0) })
+        let line = name.split(':').nth(1)?.parse().ok()?;
+        Some(Self { name: name.into(), line, at: at.parse().ok()?, signal, passed: AtomicU64::new(0) })
     }
 }
 
@@ -78,12 +82,16 @@ pub fn pass(moment: Moment) {
     let plan = PLAN.get_or_init(Plan::of_environment);
     if let Some(seen) = &plan.seen {
         let key = (place.file(), place.line(), place.column(), moment);
-        if seen.names.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key) {
+        let mut passed = seen.passed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let count = passed.entry(key).or_default();
+        *count += 1;
+        if count.is_power_of_two() {
             // One write to an appended file: whole lines, whatever process they come from.
-            let _ = (&seen.file).write_all(format!("{}\n", name_of(place, moment)).as_bytes());
+            let _ = (&seen.file).write_all(format!("{}#{count}\n", name_of(place, moment)).as_bytes());
         }
     }
     if let Some(trap) = &plan.trap
+        && trap.line == place.line()
         && trap.name == name_of(place, moment)
         && trap.passed.fetch_add(1, Ordering::Relaxed) + 1 == trap.at
     {

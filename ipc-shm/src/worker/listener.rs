@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use crate::failpoint::around;
 use crate::segment::SegmentError;
 
 /// Why the worker cannot begin to listen.
@@ -64,8 +65,8 @@ impl Listener {
         let mut path = place.clone().into_os_string();
         path.push(format!(".{:08x}", instance as u32));
         let path = PathBuf::from(path);
-        let socket = UnixListener::bind(&path).map_err(os("listen on"))?;
-        let settled = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        let socket = around(|| UnixListener::bind(&path)).map_err(os("listen on"))?;
+        let settled = around(|| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)))
             .and_then(|()| socket.set_nonblocking(true))
             .and_then(|()| std::fs::symlink_metadata(&path));
         match settled {
@@ -80,7 +81,7 @@ impl Listener {
     /// Moves it to its place.
     pub fn publish(&mut self) -> Result<(), StartError> {
         let failed = |error| StartError::Os { doing: "listen on", path: self.place.clone(), error };
-        std::fs::rename(&self.path, &self.place).map_err(failed)?;
+        around(|| std::fs::rename(&self.path, &self.place)).map_err(failed)?;
         self.path = self.place.clone();
         Ok(())
     }
@@ -101,7 +102,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // Only one's own: after an upgrade the path belongs to the next worker.
         if std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
+            let _ = around(|| std::fs::remove_file(&self.path));
         }
     }
 }
