@@ -1,7 +1,7 @@
 //! A single-producer, single-consumer byte ring of frames.
 //!
 //! ```text
-//!          head                 tail            positions are u64 and never wrap; place = position & (capacity - 1)
+//!          head                 tail            positions are u64, modulo 2^64; place = position & (capacity - 1)
 //!   ........|frame|frame|frame  |.........      free room = capacity - (tail - head)
 //! ```
 //! A frame is contiguous and begins at a multiple of 64. Where it would cross the ring's end, a padding frame fills the
@@ -124,12 +124,12 @@ impl Producer {
 
     /// Bytes the next frame may take, padding at the wrap included, as of the last look at the head.
     fn free(&self) -> u64 {
-        self.capacity() - (self.tail - self.cached_head)
+        self.capacity() - self.tail.wrapping_sub(self.cached_head)
     }
 
     fn refresh(&mut self) -> Result<(), RingFault> {
         let head = self.map.u64(self.place.head).load(Ordering::Acquire);
-        if head < self.cached_head || head > self.tail {
+        if head.wrapping_sub(self.cached_head) > self.tail.wrapping_sub(self.cached_head) {
             return Err(RingFault::Position { own: self.tail, theirs: head, capacity: self.capacity() });
         }
         self.cached_head = head;
@@ -165,9 +165,9 @@ impl Producer {
             self.map.write(place, &(pad as u32).to_le_bytes());
             self.map.write(place + 4, &kind::PAD.to_le_bytes());
         }
-        let start = self.tail + pad;
+        let start = self.tail.wrapping_add(pad);
         let at = self.place.data + (start & mask) as usize;
-        Ok(Some(Room { at, len, next_tail: start + frame, ring: self }))
+        Ok(Some(Room { at, len, next_tail: start.wrapping_add(frame), ring: self }))
     }
 
     /// Whether everything written has been consumed.
@@ -214,8 +214,8 @@ impl Consumer {
     fn refresh(&mut self) -> Result<(), RingFault> {
         let tail = self.map.u64(self.place.tail).load(Ordering::Acquire);
         let capacity = self.place.capacity as u64;
-        let backwards = tail < self.cached_tail;
-        if backwards || tail - self.head > capacity || !tail.is_multiple_of(ALIGN as u64) {
+        let (seen, committed) = (self.cached_tail.wrapping_sub(self.head), tail.wrapping_sub(self.head));
+        if committed < seen || committed > capacity || !tail.is_multiple_of(ALIGN as u64) {
             return Err(RingFault::Position { own: self.head, theirs: tail, capacity });
         }
         self.cached_tail = tail;
@@ -242,7 +242,7 @@ impl Consumer {
             // One read of the frame's first word; what was read is checked and used, the ring is not asked again.
             let word = self.map.u64(at).load(Ordering::Relaxed);
             let (len, found) = (word as u32 as u64, (word >> 32) as u32);
-            let committed = self.cached_tail - self.head;
+            let committed = self.cached_tail.wrapping_sub(self.head);
             let to_end = capacity - place as u64;
             if len < 8 || self::padded(len as usize) > committed.min(to_end) {
                 return Err(RingFault::Length { len, at: self.head, committed: committed.min(to_end) });
@@ -270,7 +270,7 @@ impl Consumer {
     }
 
     fn advance(&mut self, by: u64) {
-        self.head += by;
+        self.head = self.head.wrapping_add(by);
         self.map.u64(self.place.head).store(self.head, Ordering::Release);
     }
 }

@@ -75,11 +75,17 @@ fn any_move() -> impl Strategy<Value = Move> {
 proptest! {
     #![proptest_config(common::cases(200))]
 
-    /// Faults 12-14, 17, 18, 52: claims, frees, double frees and reclaims of three owners against a model.
+    /// Faults 12-14, 17, 18, 52: claims, frees, double frees and reclaims of three owners against a model, also where
+    /// generations (40 bits) wrap. What is held can be named by its owner alone, what was given back by nobody.
     #[test]
-    fn an_extent_has_one_owner_at_a_time(moves in proptest::collection::vec(any_move(), 1..200)) {
+    fn an_extent_has_one_owner_at_a_time(
+        generation in prop_oneof![Just(0_u64), (0_u64..4).prop_map(|back| (1 << 40) - 1 - back)],
+        moves in proptest::collection::vec(any_move(), 1..200),
+    ) {
         let owners = [owner_of_session(0), owner_of_session(1), OWNER_WORKER];
-        let (_map, arenas) = arenas(&owners);
+        let (map, arenas) = arenas(&owners);
+        (0..32).for_each(|extent| map.u64(geometry().extent(extent)).store(generation << 24, Ordering::Relaxed));
+        let mut generations = [generation; 32];
         let mut model: Vec<Option<usize>> = vec![None; 32];
         let mut runs: Vec<(usize, Run)> = Vec::new();
         let mut freed: Vec<(usize, Run)> = Vec::new();
@@ -92,6 +98,10 @@ proptest! {
                         (Ok(run), Some(first)) => {
                             prop_assert_eq!((run.first as usize, run.count as usize), (first, count));
                             model[first..first + count].fill(Some(owner));
+                            for extent in &mut generations[first..first + count] {
+                                *extent = (*extent + 1) % (1 << 40);
+                            }
+                            prop_assert_eq!(run.generation, generations[first]);
                             runs.push((owner, run));
                         }
                         (Err(full), None) => {
@@ -127,6 +137,15 @@ proptest! {
                 let blocks = runs.iter().filter(|(who, _)| *who == index).count() as u64;
                 let usage = arenas[index].usage(Some(*owner));
                 prop_assert_eq!((usage.bytes, usage.blocks), (held * EXTENT, blocks));
+            }
+            for (owner, run) in &runs {
+                let whole = handle(&arenas[0], *run, u64::from(run.count) * EXTENT);
+                prop_assert_eq!(arenas[0].check(&whole, owners[*owner]), Ok(()));
+                prop_assert!(arenas[0].check(&whole, owners[(*owner + 1) % 3]).is_err(), "somebody else's");
+            }
+            for (owner, run) in &freed {
+                let stale = Handle { len: 1, ..handle(&arenas[0], *run, 1) };
+                prop_assert!(arenas[0].check(&stale, owners[*owner]).is_err(), "{:?} was given back", run);
             }
         }
     }

@@ -15,11 +15,15 @@ const PLACE: RingPlace = RingPlace { data: 4096, capacity: CAPACITY, head: 128, 
 
 /// A ring whose positions begin at `start`.
 fn ring_at(start: u64) -> (SharedMapping, Producer, Consumer) {
-    let map = common::bytes(PLACE.data + CAPACITY);
-    map.u64(PLACE.head).store(start, Ordering::Relaxed);
-    map.u64(PLACE.tail).store(start, Ordering::Relaxed);
+    ring(PLACE, start)
+}
+
+fn ring(place: RingPlace, start: u64) -> (SharedMapping, Producer, Consumer) {
+    let map = common::bytes(place.data + place.capacity);
+    map.u64(place.head).store(start, Ordering::Relaxed);
+    map.u64(place.tail).store(start, Ordering::Relaxed);
     let (producer, consumer) =
-        (Producer::starting_at(map.clone(), PLACE, start), Consumer::starting_at(map.clone(), PLACE, start));
+        (Producer::starting_at(map.clone(), place, start), Consumer::starting_at(map.clone(), place, start));
     (map, producer, consumer)
 }
 
@@ -48,34 +52,76 @@ fn pop(consumer: &mut Consumer) -> Result<Option<Vec<u8>>, RingFault> {
     Ok(consumer.pop(kind::REQUEST, &mut frame)?.then_some(frame))
 }
 
-proptest! {
-    #![proptest_config(common::cases(200))]
+#[derive(Debug, Clone)]
+enum Move {
+    /// A frame of so many 200ths of the ring, while so many 255ths of it stay free.
+    Write { share: u8, keep: u8, commit: bool },
+    /// As many frames as there are, at most.
+    Read { most: u8 },
+}
 
-    /// Faults 16, 26: wrap, padding, full and empty, also where positions pass 2^32 or are near 2^63.
+fn any_move() -> impl Strategy<Value = Move> {
+    let keep = prop_oneof![3 => Just(0), 1 => any::<u8>()];
+    prop_oneof![
+        3 => (any::<u8>(), keep, any::<u8>()).prop_map(|(share, keep, commit)| Move::Write { share, keep, commit: commit > 40 }),
+        // A small frame: many fit.
+        2 => (0_u8..8).prop_map(|share| Move::Write { share, keep: 0, commit: true }),
+        2 => (1_u8..9).prop_map(|most| Move::Read { most }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(common::cases(300))]
+
+    /// Faults 16, 26: wrap, padding, full and empty, in rings of several sizes, also where positions pass 2^32, 2^63 and
+    /// 2^64. What fits is known beforehand, to the byte.
     #[test]
     fn frames_come_out_as_they_went_in(
-        start in prop_oneof![Just(0), Just((1 << 32) - 2048), Just((u64::MAX / 2) & !63), Just((1_u64 << 63) - 4096)],
-        moves in proptest::collection::vec((any::<bool>(), 8_usize..=CAPACITY / 2), 1..300),
+        capacity in prop_oneof![Just(128_usize), Just(512), Just(CAPACITY), Just(32 << 10)],
+        start in (prop_oneof![Just(0_u64), Just(1 << 32), Just(1 << 63)], 0_u64..64).prop_map(|(at, back)| at.wrapping_sub(back * 64)),
+        moves in proptest::collection::vec(any_move(), 1..300),
     ) {
-        let (map, mut producer, mut consumer) = ring_at(start);
-        let mut model: VecDeque<Vec<u8>> = VecDeque::new();
-        for (number, (write, len)) in moves.into_iter().enumerate() {
-            if write {
-                let frame = frame(number as u64, len);
-                let (head, tail) = (map.u64(PLACE.head).load(Ordering::Relaxed), map.u64(PLACE.tail).load(Ordering::Relaxed));
-                let to_end = CAPACITY as u64 - tail % CAPACITY as u64;
-                let padded = len.next_multiple_of(64) as u64;
-                let cost = padded + if padded > to_end { to_end } else { 0 };
-                let fits = cost <= CAPACITY as u64 - (tail - head);
-                prop_assert_eq!(push(&mut producer, &frame), fits, "{} bytes, {} used", len, tail - head);
-                if fits {
-                    model.push_back(frame);
+        let place = RingPlace { capacity, ..PLACE };
+        let (map, mut producer, mut consumer) = ring(place, start);
+        // Frames that wait, each with the bytes that it takes in the ring; and where the next one begins.
+        let mut model: VecDeque<(Vec<u8>, usize)> = VecDeque::new();
+        let (mut at, mut used) = (start as usize % capacity, 0);
+        for (number, step) in moves.into_iter().enumerate() {
+            match step {
+                Move::Write { share, keep, commit } => {
+                    let (len, keep) = (8 + share as usize * capacity / 200, keep as usize * capacity / 255);
+                    let (padded, to_end) = (len.next_multiple_of(64), capacity - at);
+                    let cost = padded + if padded > to_end { to_end } else { 0 };
+                    let fits = used + cost + keep <= capacity;
+                    prop_assert_eq!(producer.fits(len, keep), Ok(fits), "{} bytes, {} used, {} kept", len, used, keep);
+                    let frame = frame(number as u64, len);
+                    match producer.reserve(len, keep).expect("an honest consumer") {
+                        None => prop_assert!(!fits),
+                        Some(room) if commit => {
+                            prop_assert!(fits);
+                            let (first, rest) = frame.split_at(len / 2);
+                            room.commit(&[first, &[], rest]);
+                            (at, used) = ((at + cost) % capacity, used + cost);
+                            model.push_back((frame, cost));
+                        }
+                        // Reserved and given up: as if it had never been.
+                        Some(room) => drop(room),
+                    }
                 }
-            } else {
-                prop_assert_eq!(pop(&mut consumer), Ok(model.pop_front()));
+                Move::Read { most } => {
+                    for _ in 0..most {
+                        prop_assert_eq!(consumer.has_frame(), Ok(!model.is_empty()));
+                        let expected = model.pop_front();
+                        used -= expected.as_ref().map_or(0, |(_, cost)| *cost);
+                        prop_assert_eq!(pop(&mut consumer), Ok(expected.map(|(frame, _)| frame)));
+                    }
+                }
             }
+            prop_assert_eq!(producer.is_drained(), Ok(model.is_empty()));
+            let (head, tail) = (map.u64(place.head).load(Ordering::Relaxed), map.u64(place.tail).load(Ordering::Relaxed));
+            prop_assert_eq!(tail.wrapping_sub(head), used as u64);
         }
-        for expected in model {
+        for (expected, _) in model {
             prop_assert_eq!(pop(&mut consumer), Ok(Some(expected)));
         }
         prop_assert_eq!(pop(&mut consumer), Ok(None));
@@ -85,15 +131,16 @@ proptest! {
     /// Faults 25, 27: whatever stands in the shared words and bytes, the consumer answers or reports a fault, and ends.
     #[test]
     fn a_hostile_producer_is_a_fault_and_never_a_panic(
+        start in prop_oneof![Just(0_u64), Just((1 << 32) - 128), Just(0_u64.wrapping_sub(128))],
         tail in prop_oneof![any::<u64>(), 0..3 * CAPACITY as u64, (0_u64..65).prop_map(|n| n * 64)],
         words in proptest::collection::vec((0_usize..64, prop_oneof![any::<u32>(), 0_u32..5000], 0_u32..4), 0..40),
     ) {
-        let (map, _producer, mut consumer) = ring_at(0);
+        let (map, _producer, mut consumer) = ring_at(start);
         for (place, len, kind) in words {
             map.write(PLACE.data + place * 64, &len.to_le_bytes());
             map.write(PLACE.data + place * 64 + 4, &kind.to_le_bytes());
         }
-        map.u64(PLACE.tail).store(tail, Ordering::Release);
+        map.u64(PLACE.tail).store(start.wrapping_add(tail), Ordering::Release);
         let mut frames = 0;
         while let Ok(Some(frame)) = pop(&mut consumer) {
             prop_assert!(frame.len() >= 8 && frame.len() <= CAPACITY);
@@ -105,26 +152,31 @@ proptest! {
     /// Fault 25, the other direction.
     #[test]
     fn a_hostile_consumer_is_a_fault_and_never_room_that_is_in_use(
+        start in prop_oneof![Just(0_u64), Just((1 << 32) - 4096), Just(0_u64.wrapping_sub(4096))],
         heads in proptest::collection::vec(prop_oneof![any::<u64>(), 0..20_000_u64], 1..20),
     ) {
-        let (map, mut producer, _consumer) = ring_at(0);
+        let (map, mut producer, _consumer) = ring_at(start);
         prop_assert!(push(&mut producer, &frame(1, 2048)));
-        // The furthest that the consumer can have come, as far as one may believe it.
+        // The furthest that the consumer can have come, as far as one may believe it; both counted from the start.
         let (mut tail, mut head_seen) = (2048, 0);
         for head in heads {
-            if (head_seen..=tail).contains(&head) {
-                head_seen = head;
-            }
-            map.u64(PLACE.head).store(head, Ordering::Release);
+            map.u64(PLACE.head).store(start.wrapping_add(head), Ordering::Release);
+            let sound = (head_seen..=tail).contains(&head);
             match producer.reserve(2048, 0) {
-                Ok(Some(room)) => {
-                    prop_assert!(tail + 2048 - head_seen <= CAPACITY as u64, "room in use: {} .. {}", head_seen, tail);
-                    let bytes = frame(2, 2048);
-                    room.commit(&[&bytes]);
-                    tail += 2048;
+                Ok(room) => {
+                    // Asked only while what it knew left too little room.
+                    if tail + 2048 - head_seen > CAPACITY as u64 {
+                        prop_assert!(sound, "a head of {} was believed, between {} and {}", head, head_seen, tail);
+                        head_seen = head;
+                    }
+                    prop_assert_eq!(room.is_some(), tail + 2048 - head_seen <= CAPACITY as u64);
+                    if let Some(room) = room {
+                        let bytes = frame(2, 2048);
+                        room.commit(&[&bytes]);
+                        tail += 2048;
+                    }
                 }
-                Ok(None) => {}
-                Err(fault) => prop_assert!(matches!(fault, RingFault::Position { .. }), "{}", fault),
+                Err(fault) => prop_assert!(!sound && matches!(fault, RingFault::Position { .. }), "{}", fault),
             }
         }
     }
