@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,12 +66,23 @@ def _no_client_left() -> Iterator[None]:
     clients.close()
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
     """Waits for a condition, at most so long."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.005)
+
+
+def stop(pid: int) -> None:
+    """Stops a process, and waits until each of its threads stands still: kill() returns before they have."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped(task: str) -> bool:
+        with open(f"/proc/{pid}/task/{task}/stat") as stat:
+            return stat.read().rpartition(") ")[2].startswith("T")  # the name in parentheses may hold anything
+
+    until(lambda: all(map(stopped, os.listdir(f"/proc/{pid}/task"))), f"all threads of {pid} stand still")
 
 
 def in_child(check: Callable[[], None]) -> int:

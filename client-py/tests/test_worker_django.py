@@ -12,7 +12,7 @@ import pytest
 from django.test import AsyncClient, Client, override_settings
 
 import molt_accel
-from conftest import in_child
+from conftest import in_child, stop
 from molt_accel.django import client as process_client
 
 NUMBERS = {"values": [1, 2, 3], "scale": 2, "offset": 0}
@@ -101,7 +101,7 @@ def test_a_stopped_worker_is_a_504(own: molt_accel.SpawnedClient) -> None:
     with override_settings(MOLT={"SHM": own.shm, "TIMEOUT": 0.3}):
         site = Client()
         assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 200
-        os.kill(own.worker.pid, signal.SIGSTOP)
+        stop(own.worker.pid)
         try:
             assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 504
         finally:

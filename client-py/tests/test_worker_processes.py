@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import molt_accel
-from conftest import in_child, until
+from conftest import in_child, stop, until
 
 Client = molt_accel.SpawnedClient
 
@@ -85,7 +85,7 @@ def test_a_client_survives_the_kill_of_its_worker(own: Client) -> None:
 
 def test_a_call_in_flight_ends_when_the_worker_is_killed(own: Client) -> None:
     own.call("echo", 1)
-    os.kill(own.worker.pid, signal.SIGSTOP)
+    stop(own.worker.pid)
     ended: list[BaseException] = []
 
     def call() -> None:

@@ -202,7 +202,7 @@ fn a_worker_that_is_stopped_is_shown_too() {
     let worker = Worker::plain(&[]);
     let _client = worker.client();
     until_true("a session", || worker.report().sessions.len() == 1);
-    worker.signal(Signal::SIGSTOP);
+    worker.stop();
     let report = json_of(&worker.shm);
     worker.signal(Signal::SIGCONT);
     has_the_shape(&report);

@@ -6,6 +6,7 @@
 //! moves it into place; a dead worker's object is never written.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -153,7 +154,7 @@ pub enum SegmentError {
 }
 
 /// A segment, opened by a client or a tool.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Segment {
     /// The bytes.
     pub map: SharedMapping,
@@ -163,6 +164,12 @@ pub struct Segment {
     pub header: Header,
     /// The name it was opened by.
     pub name: String,
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment({} of worker {})", self.name, self.header.worker_pid)
+    }
 }
 
 /// What a worker decides about a new segment.

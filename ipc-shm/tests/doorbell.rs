@@ -184,9 +184,7 @@ fn the_end_of_the_other_process_is_noticed_on_both_sides() {
 fn what_is_there_already_ends_a_sleep_before_it_begins() {
     let (_own, theirs) = UnixStream::pair().expect("a pair");
     let word = Word64::new(0);
-    let started = Instant::now();
     assert_eq!(sleep(&word, 9, || true, || wait(theirs.as_fd(), LONGEST_SLEEP)).expect("a sleep"), Woken::Look);
-    assert!(started.elapsed() < LONGEST_SLEEP);
     assert_eq!(word.load(Ordering::Relaxed), 0);
 }
 

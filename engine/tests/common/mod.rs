@@ -239,6 +239,12 @@ impl Worker {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
+    /// Stops it, and until each of its threads stands still: kill() returns before they have.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        until_true("all of the worker's threads stand still", || all_stopped(self.pid()));
+    }
+
     /// Sends it a signal unless it has ended.
     pub fn signal_if_there(&self, signal: Signal) {
         let _ = kill(Pid::from_raw(self.child.id() as i32), signal); // not waited for yet, so the pid is its own
@@ -280,6 +286,15 @@ impl Drop for Worker {
             let _ = std::fs::remove_file(Path::new(SHM_DIR).join(name));
         }
     }
+}
+
+/// Whether a process has threads, and all of them are stopped.
+fn all_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let states: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok()).collect();
+    // The state follows the name, which stands in parentheses and may hold anything.
+    let stopped = |stat: &String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+    !states.is_empty() && states.iter().all(stopped)
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

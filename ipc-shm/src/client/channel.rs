@@ -1,5 +1,6 @@
 //! A channel as its client uses it: one thread at a time, checked out of the session's pool.
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,6 @@ struct Open {
 }
 
 /// A channel.
-#[derive(Debug)]
 pub struct Channel {
     session: Arc<Session>,
     index: u32,
@@ -68,6 +68,12 @@ pub enum NotSubmitted {
     Full,
     /// It cannot be sent at all.
     Failed(Failure),
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Channel({} of {:?}, {} in flight)", self.index, self.session, self.in_flight())
+    }
 }
 
 impl Channel {

@@ -1,5 +1,6 @@
 //! What a client holds of the arena: blocks it writes and sends, leases on results. Each keeps the session.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,12 +11,18 @@ use crate::mapping::Mapping;
 use super::session::Session;
 
 /// Bytes in the arena that the client writes and sends.
-#[derive(Debug)]
 pub struct ClientBlock {
     block: Option<Block>,
     session: Arc<Session>,
     /// A request that carries it was given up while the worker may still read it.
     abandoned: AtomicBool,
+}
+
+impl fmt::Debug for ClientBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, len) = self.block.as_ref().map_or((0, 0), |block| (block.offset(), block.len()));
+        write!(f, "ClientBlock({len} bytes at {at} of {:?})", self.session)
+    }
 }
 
 impl ClientBlock {
@@ -75,12 +82,18 @@ impl Drop for ClientBlock {
 }
 
 /// A result in the arena that the worker keeps until this is dropped.
-#[derive(Debug)]
 pub struct Lease {
     session: Arc<Session>,
     number: u32,
     offset: usize,
     len: usize,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session, number, offset, len } = self;
+        write!(f, "Lease({number}: {len} bytes at {offset} of {session:?})")
+    }
 }
 
 impl Lease {

@@ -1,5 +1,6 @@
 //! What a client asks and what it gets.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,12 +114,20 @@ impl OwnedRequest {
 }
 
 /// The bytes of a reply.
-#[derive(Debug)]
 pub enum Body {
     /// A private copy of the frame; the body begins after the head.
     Inline(Vec<u8>),
     /// In the arena, until the lease is dropped.
     Leased(Lease),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inline(frame) => write!(f, "Inline({} bytes)", frame.len().saturating_sub(ResponseHead::BYTES)),
+            Self::Leased(lease) => lease.fmt(f),
+        }
+    }
 }
 
 /// A worker's answer.

@@ -1,6 +1,7 @@
 //! A process's session with one worker: its socket, its pool of channels, its blocks and leases.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -38,7 +39,6 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(1);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A session.
-#[derive(Debug)]
 pub struct Session {
     /// The bytes.
     pub segment: Segment,
@@ -96,6 +96,15 @@ fn out_of_reach(segment: &Segment, path: &Path, what: &str, error: &dyn std::fmt
         segment.header.worker_pid,
         path.display()
     ))
+}
+
+/// Which one it is: whoever prints a reply does not want every byte of the pool behind it.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, slot, pid, .. } = self;
+        let dead = if self.is_dead() { ", dead" } else { "" };
+        write!(f, "Session(slot {slot} of pid {pid} at {segment:?}{dead})")
+    }
 }
 
 impl Session {

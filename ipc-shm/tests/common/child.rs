@@ -88,6 +88,12 @@ impl Child {
         kill(Pid::from_raw(self.pid() as i32), signal).expect("a process to send a signal to");
     }
 
+    /// Stops it, and until each of its threads stands still: kill() returns before they have.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        super::until("all of its threads stand still", || all_stopped(self.pid()));
+    }
+
     /// kill -9, and until it is really gone.
     pub fn kill(&mut self) {
         let _ = self.process.kill();
@@ -99,6 +105,15 @@ impl Child {
         drop(self.process.stdin.take());
         self.process.wait().is_ok_and(|status| status.success())
     }
+}
+
+/// Whether a process has threads, and all of them are stopped.
+fn all_stopped(pid: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten();
+    let states: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok()).collect();
+    // The state follows the name, which stands in parentheses and may hold anything.
+    let stopped = |stat: &String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+    !states.is_empty() && states.iter().all(stopped)
 }
 
 impl Drop for Child {
