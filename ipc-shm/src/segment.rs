@@ -14,7 +14,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, RenameFlags, fcntl, posix_fallocate, renameat2};
@@ -32,8 +31,6 @@ use crate::layout::{
 };
 use crate::mapping::{Mapping, SharedMapping};
 
-/// An object without lock and header that is older than this belongs to a start that was killed.
-const ABANDONED: Duration = Duration::from_secs(10);
 /// Where Linux keeps named shared memory.
 pub const SHM_DIR: &str = "/dev/shm";
 
@@ -437,9 +434,14 @@ impl OwnedSegment {
             let _ = shm_unlink(own_name.as_str());
             error
         };
-        let file = open_object(&own_name).map_err(unlink)?;
-        if !around(|| take_lock(&file)) {
-            return Err(unlink(os("lock", &own_name)(io::Error::last_os_error())));
+        // Until it is locked, another start takes it for one whose maker was killed, and removes it (`sweep`): then anew.
+        let file = match open_object(&own_name) {
+            Ok(file) => file,
+            Err(SegmentError::NotFound { .. }) => return Self::create(name, plan),
+            Err(error) => return Err(unlink(error)),
+        };
+        if !around(|| take_lock(&file)) || !has_name(&file, &own_name) {
+            return Self::create(name, plan);
         }
         // Every page now, or an error now: never a SIGBUS later.
         around(|| posix_fallocate(file.as_fd(), 0, total as i64)).map_err(|errno| {
@@ -522,18 +524,18 @@ impl Drop for OwnedSegment {
     }
 }
 
-/// Removes what starts that were killed half-way left behind: unpublished objects whose lock nobody holds.
+/// Removes what starts that were killed half-way left behind: unpublished objects whose lock nobody holds. That may be one
+/// whose maker has not locked it yet; it notices, and makes another.
 fn sweep(name: &str) {
-    let unpublished =
-        |other: &str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".new"));
-    // A start is without lock and header for a moment after it has made its object: only old ones, or finished ones, are
-    // certainly nobody's.
-    let certain = |other: &str| {
-        let old =
-            |meta: std::fs::Metadata| meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED));
-        has_magic(other) || std::fs::symlink_metadata(path_of(other)).is_ok_and(old)
-    };
-    remove_unlocked(|other| unpublished(other) && certain(other));
+    remove_unlocked(|other| {
+        other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".new"))
+    });
+}
+
+/// Whether the file is the one that has that name now.
+fn has_name(file: &File, name: &str) -> bool {
+    let found = std::fs::symlink_metadata(path_of(name)).map(|meta| meta.ino());
+    found.is_ok_and(|found| file.metadata().is_ok_and(|own| own.ino() == found))
 }
 
 /// Removes every segment of this user whose worker is provably dead. Returns their names.
@@ -551,11 +553,7 @@ fn remove_unlocked(which: impl Fn(&str) -> bool) -> Vec<String> {
         .filter(|name| {
             // The lock is held while the name goes, so no start can be moving a new segment onto it.
             let Ok(file) = open_object(name) else { return false };
-            if !take_lock(&file) {
-                return false;
-            }
-            let same = |meta: std::fs::Metadata| file.metadata().is_ok_and(|own| own.ino() == meta.ino());
-            std::fs::symlink_metadata(path_of(name)).is_ok_and(same) && around(|| shm_unlink(name.as_str())).is_ok()
+            take_lock(&file) && has_name(&file, name) && around(|| shm_unlink(name.as_str())).is_ok()
         })
         .collect()
 }

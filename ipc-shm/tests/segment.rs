@@ -277,6 +277,8 @@ fn leftovers_of_killed_starts_are_swept() {
     assert_eq!((killed.line(), alive.line()), ("made".into(), "made".into()));
     assert_eq!(names.objects().len(), 2);
     killed.kill();
+    // One was killed a moment ago, between making its object and locking it.
+    std::fs::write(format!("{}.0000000000000001.new", names.path().display()), b"").expect("an object");
     let owned = create(&names);
     assert_eq!(names.objects().len(), 2, "the live one's and the new one's: {:?}", names.objects());
     drop(owned);
