@@ -4,6 +4,7 @@
 #   make demo    builds, starts worker and Django, checks, loads, prints one table, stops everything
 #   make test    builds and runs every test
 #   make bench   the full measurement (QUICK=1 for a short one)
+#   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
 #   make build   the programs into target/release/, the Python environment into .venv/
 
 SHELL := /bin/bash
@@ -75,6 +76,33 @@ test-transport:
 	@$(STEP) 'Tests of the transport and of the C ABI'
 	$(CARGO) test --release --locked -p molt-ipc-shm
 	$(CARGO) test --release --locked -p molt-client
+
+# What a hostile peer can send (spec/fuzzing.md), under libFuzzer and the address sanitizer. `make test` runs the same
+# functions without both: the kept corpus and a short burst (ipc-shm/tests/fuzz.rs). The compiler's unstable flags that
+# cargo-fuzz needs are let through for these commands alone. Needs a C++ compiler, for libFuzzer.
+CARGO_FUZZ := 0.13.1
+FUZZ := $(abspath $(TARGET))/fuzz
+SECONDS ?= 60
+
+$(FUZZ)/tools/bin/cargo-fuzz:
+	@$(STEP) 'cargo-fuzz $(CARGO_FUZZ) into the build folder'
+	CARGO_TARGET_DIR=$(FUZZ)/tools/build $(CARGO) install --quiet --locked --version $(CARGO_FUZZ) --root $(FUZZ)/tools cargo-fuzz
+	@rm -rf $(FUZZ)/tools/build
+
+.PHONY: fuzz-programs
+fuzz-programs: $(FUZZ)/tools/bin/cargo-fuzz
+	@$(STEP) 'Fuzz targets'
+	RUSTC_BOOTSTRAP=1 $< fuzz build --fuzz-dir ipc-shm/fuzz --features libfuzzer --target-dir $(FUZZ)
+
+.PHONY: fuzz
+fuzz: fuzz-programs
+	@$(STEP) 'Fuzzing, $(SECONDS) seconds each; what is found goes to $(FUZZ)'
+	@$(PYTHON) ipc-shm/fuzz/run.py --seconds $(SECONDS) --found $(FUZZ)/found $(FUZZ)/x86_64-unknown-linux-gnu/release $(TARGETS)
+
+# What the last runs found and the kept corpus does not reach goes into the kept corpus, as few inputs as will do.
+.PHONY: fuzz-keep
+fuzz-keep: fuzz-programs
+	@$(PYTHON) ipc-shm/fuzz/run.py --keep --found $(FUZZ)/found $(FUZZ)/x86_64-unknown-linux-gnu/release $(TARGETS)
 
 .PHONY: test-entries
 test-entries:
