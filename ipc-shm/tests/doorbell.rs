@@ -202,8 +202,40 @@ fn spinning_ends_without_a_result_and_gives_up_where_it_never_pays() {
         });
         looks
     };
-    let idle = (0..31).map(|_| looked(&mut spin)).filter(|looks| *looks > 1).count();
-    assert!(idle <= 1, "{idle} of 31 waits still spin although none of 200 paid");
+    // Whatever was waited for came just after it had gone to sleep: worth a probe now and then.
+    let mut sleeps = |spin: &mut SpinBudget, nanoseconds: u64, waits: u32| {
+        let spun = |_: &u32| {
+            let looks = looked(spin);
+            spin.slept(nanoseconds);
+            looks > 1
+        };
+        (0..waits).filter(spun).count()
+    };
+    sleeps(&mut spin, 20_000, 2000);
+    let idle = sleeps(&mut spin, 20_000, 500);
+    assert!(idle <= 2, "{idle} of 500 waits still spin although none of 2,000 paid");
+    assert_eq!(sleeps(&mut spin, 3_000_000, 5000), 0, "who comes seldom is not waited for awake");
+}
+
+#[test]
+fn after_a_caller_who_came_seldom_a_quick_one_is_noticed_soon() {
+    for mut spin in [SpinBudget::client(), SpinBudget::worker()] {
+        for _ in 0..1000 {
+            spin.spin(|| false);
+            spin.slept(3_000_000);
+        }
+        let mut quick = || {
+            let mut looks = 0;
+            let paid = spin.spin(|| {
+                looks += 1;
+                looks > 1
+            });
+            spin.slept(20_000);
+            paid
+        };
+        let sleeps = (0..100).position(|_| quick()).expect("a probe among 100 waits");
+        assert!((1..=16).contains(&sleeps), "{sleeps} short sleeps before the first probe");
+    }
 }
 
 #[test]
@@ -213,10 +245,12 @@ fn who_has_given_up_spinning_finds_out_when_it_pays_again() {
         // From now on everything comes at the second look: right after the wait has begun.
         let paid = |spin: &mut SpinBudget| {
             let mut looks = 0;
-            spin.spin(|| {
+            let paid = spin.spin(|| {
                 looks += 1;
                 looks > 1
-            })
+            });
+            spin.slept(20_000);
+            paid
         };
         let waits = (0..4096).position(|_| paid(&mut spin)).expect("a probe among 4,096 waits");
         assert!(waits > 0, "it had given up");
