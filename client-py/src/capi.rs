@@ -120,7 +120,7 @@ unsafe fn name<'a>(text: *const c_char) -> Result<&'a str, Failure> {
 /// The version of this ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_abi_version() -> u32 {
-    1
+    2
 }
 
 /// Attaches to the segment of that name; `socket` may be NULL.
@@ -329,6 +329,34 @@ pub unsafe extern "C" fn molt_call(
                 flags,
                 timeout_ns,
             )?;
+            let client = (*client).0.clone();
+            arguments.with_request(|request| client.call(request))
+        });
+        finish(called, reply)
+    }
+}
+
+/// The same for a payload of bytes with nothing beside it: what most calls are, with half of the arguments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn molt_call_bytes(
+    client: *mut MoltClient,
+    entry: *const c_char,
+    entry_len: usize,
+    payload: *const u8,
+    payload_len: usize,
+    codec: i32,
+    flags: u32,
+    timeout_ns: i64,
+    reply: *mut MoltReply,
+) -> i32 {
+    // SAFETY: the C caller promises valid pointers for the time of the call.
+    unsafe {
+        let called = guarded(|| {
+            let (entry, payload) = (bytes(entry.cast(), entry_len), bytes(payload, payload_len));
+            let (codec, accept) = (codec as u8, codec as u8);
+            let blocks = Vec::new();
+            let arguments =
+                Arguments { entry, params: &[], payload, blocks, names: None, codec, accept, flags, timeout_ns };
             let client = (*client).0.clone();
             arguments.with_request(|request| client.call(request))
         });

@@ -28,9 +28,9 @@ QUERY_SECONDS = 30.0
 QUERY_ENTRY = "molt.query"
 
 _ATTACH_SLICE_MS = 100  # the library waits without the GIL; between slices Python's signal handlers run
-_call, _wait = lib.molt_call, lib.molt_wait
+_call, _call_bytes, _wait = lib.molt_call, lib.molt_call_bytes, lib.molt_wait
 _take = reply.take
-_build = request.build
+_build, _build_bytes = request.build, request.build_bytes
 MSGPACK, ARROW = codecs.MSGPACK, codecs.ARROW
 
 
@@ -90,6 +90,8 @@ class Client:
             body = codecs.encode(number, payload) if number != ARROW else self._arrow(payload)
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
         try:
+            if type(body) is bytes and not params:
+                return self._run(entry, _build_bytes(entry, number, body, idempotent, ns), _call_bytes).value()
             return self._run(entry, _build(entry, number, number, body, params, idempotent, ns)).value()
         finally:
             if number == ARROW:
@@ -270,15 +272,15 @@ class Client:
 
     # -- the way of a request ------------------------------------------------------------------------------------
 
-    def _run(self, entry: str, arguments: Request) -> Reply:
-        """Sends, waits, and returns the answer; any other outcome is raised."""
+    def _run(self, entry: str, arguments: Request, call: Any = _call) -> Reply:
+        """Sends by that function of the C ABI, waits, and returns the answer; any other outcome is raised."""
         session = self._session
         if session is None:
             session = self._attach()
         reply = _take()
         c = reply.c
         try:
-            interrupted = _call(session, *arguments, c)
+            interrupted = call(session, *arguments, c)
             while interrupted:  # Python's signal handlers run between two rounds of this loop
                 interrupted = _wait(session, c)
         except BaseException:  # KeyboardInterrupt, or what another handler raised

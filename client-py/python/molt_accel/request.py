@@ -47,6 +47,12 @@ def build(
     )  # fmt: skip
 
 
+def build_bytes(entry: str, codec: int, payload: bytes, idempotent: bool | None, timeout_ns: int) -> Request:
+    """The arguments of `molt_call_bytes`: bytes with nothing beside them, answered in the same codec."""
+    name = _names.get(entry) or _name(entry)
+    return (name, len(name), payload, len(payload), codec, FLAGS[idempotent], timeout_ns)
+
+
 def build_tables(entry: str, tables: Mapping[str, Block], params: bytes, flags: int, timeout_ns: int) -> Request:
     """A request that hands over tables by name, each in a block of its own, and wants a table back."""
     name = _names.get(entry) or _name(entry)
