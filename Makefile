@@ -63,8 +63,17 @@ demo: build
 	@$(STEP) 'Demo'
 	@$(BIN)/python -m bench demo
 
+# The transport's peers in Rust: a program that nothing else needs.
+.PHONY: transport-bench
+transport-bench:
+	@$(STEP) 'The peers of the transport'
+	$(CARGO) build --release --locked -p molt-transport-bench
+	@mkdir -p $(OUT)
+	@[ "$(TARGET)/release/molt-transport-bench" -ef "$(OUT)/molt-transport-bench" ] || \
+	  cp -f "$(TARGET)/release/molt-transport-bench" "$(OUT)/molt-transport-bench"
+
 .PHONY: bench
-bench: build
+bench: build transport-bench
 	@$(STEP) 'Measurement'
 	@$(BIN)/python -m bench run $(if $(QUICK),--quick)
 
@@ -76,6 +85,7 @@ test-transport:
 	@$(STEP) 'Tests of the transport and of the C ABI'
 	$(CARGO) test --release --locked -p molt-ipc-shm
 	$(CARGO) test --release --locked -p molt-client
+	$(CARGO) test --release --locked -p molt-transport-bench --no-default-features
 
 # What a hostile peer can send (spec/fuzzing.md), under libFuzzer and the address sanitizer. `make test` runs the same
 # functions without both: the kept corpus and a short burst (ipc-shm/tests/fuzz.rs). The compiler's unstable flags that

@@ -1,4 +1,4 @@
-"""The command line: `python -m bench demo|run|micro|data`."""
+"""The command line: `python -m bench demo|run|micro|transport|data`."""
 
 import sys
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from .runner import data, machine, measure, micro, report, tables, terminal
+from .runner import data, machine, measure, micro, report, tables, targets, terminal, transport
 from .runner.errors import BenchError
 from .runner.figures import figures
 from .runner.owned import Owned, Stopped
@@ -90,7 +90,26 @@ def micro_command(results) -> None:
     """Single calls from Python, and the worker's start, memory and size."""
     folder = report.new_folder(results)
     with Owned() as owned:
-        terminal.show(console, tables.micro(micro.measure(owned, folder / "logs")))
+        found = micro.measure(owned, folder / "logs")
+    report.part(folder, "micro", found, [tables.echoes(found), tables.micro(found)])
+    for table in (tables.echoes(found), tables.micro(found)):
+        terminal.show(console, table)
+
+
+@cli.command("transport")
+@RESULTS_OPTION
+@click.option("--quick", "scale", flag_value="--quick", help="Fewer and shorter rounds.")
+@click.option("--check", "scale", flag_value="--check", help="Every path once; the figures mean nothing.")
+def transport_command(results, scale) -> None:
+    """The transport beside iceoryx2, a Unix socket and the bare cache line, in Rust: S1, S4, sizes, clients, spinning."""
+    folder = report.new_folder(results)
+    with Owned() as owned:
+        found = transport.measure(owned, folder / "logs", scale or "")
+    shown = [*tables.transport(found), tables.judged(targets.transport(found))]
+    report.part(folder, "transport", found, shown)
+    for table in shown:
+        terminal.show(console, table)
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
 
 
 @cli.command("data")

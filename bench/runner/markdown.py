@@ -18,12 +18,13 @@ def how(settings: Settings) -> str:
 def render(machine: dict, settings: Settings, results: Results, every: list[Figures]) -> str:
     """The whole report as Markdown."""
     parts = ["# molt under load", how(settings)]
-    parts += [_table(table) for table in everything(results, every)]
+    parts += [table(one) for one in everything(results, every)]
     parts.append("## Machine\n\n" + "\n".join(f"- {name}: {value}" for name, value in machine.items()))
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
-    rule = ["---" if column < table.left else "---:" for column in range(len(table.columns))]
-    rows = ["| " + " | ".join(cells) + " |" for cells in [table.columns, rule, *table.rows]]
-    return f"## {table.title}\n\n" + "\n".join(rows)
+def table(one: Table) -> str:
+    """One table under its title."""
+    rule = ["---" if column < one.left else "---:" for column in range(len(one.columns))]
+    rows = ["| " + " | ".join(cells) + " |" for cells in [one.columns, rule, *one.rows]]
+    return f"## {one.title}\n\n" + "\n".join(rows)

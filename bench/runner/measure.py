@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from . import data, equal, k6, micro, servers, usage, worker
+from . import data, equal, k6, micro, servers, transport, usage, worker
 from .k6 import Generated
 from .owned import Owned
 from .progress import RunProgress
@@ -38,6 +38,7 @@ class Results:
     compared: dict[str, int] = field(default_factory=dict)  # per server: how many answers were compared
     left_behind: list[str] = field(default_factory=list)  # names that a worker should have removed
     micro: dict | None = None
+    transport: dict | None = None
 
 
 def planned_seconds(settings: Settings) -> float:
@@ -54,6 +55,8 @@ def planned_seconds(settings: Settings) -> float:
             total += loads(2 * len(settings.curve_lines) * settings.curve_rounds, settings.curve_seconds)
         if settings.arrival_share is not None:
             total += loads(2, settings.seconds)
+    if settings.transport is not None:
+        total += transport.SECONDS[settings.transport]
     return total + (micro.SECONDS if settings.micro else 0)
 
 
@@ -74,6 +77,9 @@ class Run:
         if self._settings.micro:
             with self._progress.step("single calls, the worker's start and size", micro.SECONDS):
                 self._results.micro = micro.measure(self._owned, self._logs)
+        if self._settings.transport is not None:
+            with self._progress.step("the transport beside its peers", transport.SECONDS[self._settings.transport]):
+                self._results.transport = transport.measure(self._owned, self._logs, self._settings.transport)
         return self._results
 
     def _server(self, name: str) -> None:

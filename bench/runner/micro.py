@@ -1,34 +1,25 @@
-"""Single calls from Python, and the worker by itself: S2 (echo), S12 (start, memory, size) and S14 (compute)."""
+"""Single calls from Python, and the worker by itself: S2 and S3 (echo), S12 (start, memory, size) and S14 (compute)."""
 
 import json
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
-from . import child, usage, worker
-from .child import until
+from . import calls, child, usage, worker
 from .errors import BenchError
 from .owned import Owned
-from .paths import EXPORTS, ROOT, binary
+from .paths import EXPORTS, binary
 from .worker import Worker
 
-SECONDS = 15.0  # what all of this takes, for the progress line
+SECONDS = 30.0  # what all of this takes, for the progress line
 ROUNDS = 7
-HOT_CALLS = 3_000
-SLEEPY_CALLS = 60
-PAUSE_SECONDS = (
-    0.003  # long enough that both sides have gone to sleep: this is what is measured, not a wait for something
-)
 STARTS = 5
 MB = 1e6
 
@@ -39,12 +30,15 @@ def measure(owned: Owned, logs: Path) -> dict:
     engine = worker.start(owned, logs / "worker-micro.log")
     try:
         idle_mb = usage.private_mb(engine.pid)
-        calls = _calls(owned, engine, logs)
+        echoes = calls.measure(owned, engine, logs)
+        saturated = calls.saturated(owned, engine, logs)
+        compute = _compute(engine)
     finally:
         worker.stop(owned, engine)
     return {
-        "echo_64_bytes": calls["echo"],
-        "compute_us": calls["compute"],
+        "echo_64_bytes": echoes,
+        "saturated": saturated,
+        "compute_us": compute,
         "worker": {
             "first_answer_ms": median(started),
             "idle_mb": idle_mb,
@@ -95,55 +89,19 @@ def stripped_mb(owned: Owned, program: Path) -> float:
     return size
 
 
-def _calls(owned: Owned, engine: Worker, logs: Path) -> dict:
+def _compute(engine: Worker) -> dict[str, float]:
     import molt_accel
 
-    path = engine.folder / "echo.sock"
-    command: child.Command = [sys.executable, "-m", "bench.runner.socket_echo", path]
-    peer = child.start(owned, "the Unix-socket echo", command, logs / "socket-echo.log", cwd=ROOT)
-    until(path.is_socket, f"that {peer} listens", 10, peer)
-    with closing(socket.socket(socket.AF_UNIX)) as connection, molt_accel.attach(shm=engine.shm) as client:
-        connection.connect(str(path))
-        payload = bytes(range(64))
-
-        def by_socket() -> bytes:
-            connection.sendall(payload)
-            return connection.recv(65536)
-
-        def by_molt() -> bytes:
-            return client.call("echo", payload, "raw")
-
-        for ask in (by_socket, by_molt):
-            if ask() != payload:
-                raise BenchError(f"{ask.__name__} does not echo")
-        rounds: dict[str, list[float]] = {"socket_hot": [], "molt_hot": [], "socket_asleep": [], "molt_asleep": []}
-        for _ in range(ROUNDS):
-            rounds["socket_hot"].append(_hot_us(by_socket, HOT_CALLS))
-            rounds["molt_hot"].append(_hot_us(by_molt, HOT_CALLS))
-            rounds["socket_asleep"].append(_asleep_us(by_socket))
-            rounds["molt_asleep"].append(_asleep_us(by_molt))
-        compute = {str(count): _compute_us(client, count) for count in (3, 10_000)}
-    owned.end(peer)
-    return {"echo": {f"{name}_us": median(times) for name, times in rounds.items()}, "compute": compute}
+    with molt_accel.attach(shm=engine.shm) as client:
+        return {str(count): _compute_us(client, count) for count in (3, 10_000)}
 
 
-def _hot_us(ask: Callable[[], object], calls: int) -> float:
+def _hot_us(ask: Callable[[], object], repeats: int) -> float:
     """Microseconds per call, one right after the other."""
     began = time.perf_counter()
-    for _ in range(calls):
+    for _ in range(repeats):
         ask()
-    return (time.perf_counter() - began) / calls * 1e6
-
-
-def _asleep_us(ask: Callable[[], object]) -> float:
-    """The median call of a caller that comes seldom."""
-    took = []
-    for _ in range(SLEEPY_CALLS):
-        time.sleep(PAUSE_SECONDS)
-        began = time.perf_counter()
-        ask()
-        took.append(time.perf_counter() - began)
-    return median(took) * 1e6
+    return (time.perf_counter() - began) / repeats * 1e6
 
 
 def _compute_us(client: Any, count: int) -> float:
@@ -154,5 +112,5 @@ def _compute_us(client: Any, count: int) -> float:
     answered = client.call("compute", payload)
     if answered["count"] != count or answered["scaled"][0] != values[0] * 2.0 + 1.0:
         raise BenchError(f"compute answers wrongly to {count} numbers: {json.dumps(answered)[:200]}")
-    calls = max(20, 6_000 // count)
-    return median(_hot_us(lambda: client.call("compute", payload), calls) for _ in range(ROUNDS))
+    repeats = max(20, 6_000 // count)
+    return median(_hot_us(lambda: client.call("compute", payload), repeats) for _ in range(ROUNDS))

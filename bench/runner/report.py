@@ -6,10 +6,11 @@ import os
 import time
 from pathlib import Path
 
-from . import markdown, page
+from . import machine, markdown, page
 from .figures import Figures, curve, figures, ratios, servers, steadiness
 from .measure import Results
 from .scenarios import Settings
+from .tables import Table
 
 
 def new_folder(results: Path) -> Path:
@@ -71,6 +72,7 @@ def details(settings: Settings, results: Results, every: list[Figures]) -> dict:
         },
         "rounds": [dataclasses.asdict(one) for one in results.rounds],
         "micro": results.micro,
+        "transport": results.transport,
     }
 
 
@@ -84,6 +86,12 @@ def write(folder: Path, machine: dict, settings: Settings, results: Results) -> 
     (folder / "summary.html").write_text(page.render(machine, settings, results, every))
     point_latest(folder)
     return told
+
+
+def part(folder: Path, name: str, found: dict, shown: list[Table]) -> None:
+    """Writes what one command alone has measured: NAME.json and NAME.md."""
+    _json(folder / f"{name}.json", {"machine": machine.describe(), **found})
+    (folder / f"{name}.md").write_text("\n\n".join(markdown.table(one) for one in shown) + "\n")
 
 
 def point_latest(folder: Path) -> None:

@@ -48,6 +48,7 @@ class Settings:
     curve_servers: tuple[str, ...]
     arrival_share: float | None  # of the baseline's own requests per second; None leaves the arrival-rate pair out
     micro: bool
+    transport: str | None  # its scale, see transport.py; None leaves it out
 
 
 DEMO = Settings(
@@ -62,6 +63,7 @@ DEMO = Settings(
     curve_servers=("gunicorn",),
     arrival_share=None,
     micro=False,
+    transport=None,
 )
 RUN = Settings(
     servers=("gunicorn", "granian"),
@@ -75,5 +77,15 @@ RUN = Settings(
     curve_servers=("gunicorn", "granian"),
     arrival_share=0.6,
     micro=True,
+    transport="",
 )
-QUICK = replace(RUN, rounds=2, seconds=4, warm_up=1, curve_rounds=1, curve_seconds=3, curve_servers=("gunicorn",))
+QUICK = replace(
+    RUN,
+    rounds=2,
+    seconds=4,
+    warm_up=1,
+    curve_rounds=1,
+    curve_seconds=3,
+    curve_servers=("gunicorn",),
+    transport="--quick",
+)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .figures import Figures, Ratio, compare, curve
 from .measure import Results
-from .targets import verdicts
+from .targets import Verdict, verdicts
 
 PERCENTILES = ("p(50)", "p(95)", "p(99)", "p(99.9)")
 
@@ -133,23 +133,24 @@ def arrival(every: list[Figures]) -> Table:
 
 def targets(results: Results, every: list[Figures]) -> Table:
     """The targets that this run can judge."""
+    return judged(verdicts(results, every))
+
+
+def judged(found: list[Verdict]) -> Table:
+    """Verdicts as a table."""
     columns = ["target", "what", "must reach", "measured", "verdict"]
-    rows = [
-        [one.target, one.what, one.bound, f"{one.measured:.3g}{one.unit}", one.verdict]
-        for one in verdicts(results, every)
-    ]
+    rows = [[one.target, one.what, one.bound, f"{one.measured:.3g}{one.unit}", one.verdict] for one in found]
     return Table("Targets", columns, rows, left=5)
 
 
 def micro(found: dict) -> Table:
     """Single calls from Python, and the worker itself."""
-    echo, worker = found["echo_64_bytes"], found["worker"]
+    worker, busy = found["worker"], found["saturated"]
     rows = [
-        ["echo, 64 bytes, hot", f"{echo['molt_hot_us']:.1f} us", f"Unix-socket echo {echo['socket_hot_us']:.1f} us"],
         [
-            "echo, 64 bytes, asleep",
-            f"{echo['molt_asleep_us']:.1f} us",
-            f"Unix-socket echo {echo['socket_asleep_us']:.1f} us",
+            "echo, 64 bytes, cores busy",
+            f"{busy['cpu_us']:.1f} us of CPU",
+            f"{busy['processes']} processes: {busy['client_us']:.1f} us in them, {busy['worker_us']:.1f} us in the worker",
         ],
         *([f"compute, {int(n):,} numbers", f"{us:.1f} us", "MsgPack"] for n, us in found["compute_us"].items()),
         [
@@ -163,9 +164,65 @@ def micro(found: dict) -> Table:
     return Table("Single calls and the worker", ["what", "measured", "beside it"], rows, left=1)
 
 
+CALL = ["p50 us", "p99 us", "p99.9 us", "p50 from", "to"]
+
+
+def _call(row: dict) -> list[str]:
+    return [f"{row[key]:,.2f}" for key in ("p50_us", "p99_us", "p999_us", "p50_from_us", "p50_to_us")]
+
+
+def echoes(found: dict) -> Table:
+    """One call from Python beside its peers."""
+    echo = found["echo_64_bytes"]
+    rows = [[row["way"], row["peer"], *_call(row)] for row in echo["rows"]]
+    rows += [["-", peer, f"missing: {why}", "", "", "", ""] for peer, why in echo["missing"].items()]
+    return Table("Echo of 64 bytes from Python", ["way", "peer", *CALL], rows, left=2)
+
+
+PARTS = {
+    "hot": "Rust to Rust, 64 bytes, both sides spinning",
+    "asleep": "Rust to Rust, 64 bytes, both sides asleep",
+    "sizes": "Rust to Rust, one client, longer payloads",
+    "clients": "Rust to Rust, 64 bytes, more clients",
+    "spinning": "Cores busy, with spinning and without",
+}
+
+
+def transport(found: dict) -> list[Table]:
+    """The transport beside its peers: a table a part, and what is missing."""
+    out = []
+    for part, title in PARTS.items():
+        rows = [
+            [
+                row["peer"], _bytes(row["size"]), str(row["clients"]), *_call(row),
+                f"{row['calls_per_s']:,.0f}", f"{row['cpu_us']:.2f}",
+            ]
+            for row in found["rows"]
+            if row["part"] == part
+        ]  # fmt: skip
+        columns = ["peer", "payload", "clients", *CALL, "calls/s", "CPU us a call"]
+        out.append(Table(title, columns, rows))
+    if placing := found["placing"]:
+        figures = [f"{placing[key]:.2f}" for key in ("table_gb_per_s", "memcpy_gb_per_s", "ratio", "ratio_from", "ratio_to")]
+        columns = ["table", "placed GB/s", "memcpy GB/s", "ratio", "from", "to"]
+        out.append(Table("Placing a table in the arena", columns, [[_bytes(placing["bytes"]), *figures]]))
+    missing = [[one["peer"], one["part"], one["why"]] for one in found["missing"]]
+    out.append(Table("Peers that are missing", ["peer", "where", "why"], missing, left=3))
+    return [table for table in out if table.rows]
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.0f} {unit}"
+    return f"{count} B"
+
+
 def everything(results: Results, every: list[Figures]) -> list[Table]:
     """All tables that have rows."""
     out = [pairs(every), curve_table(every), arrival(every), targets(results, every)]
     if results.micro:
-        out.append(micro(results.micro))
+        out += [echoes(results.micro), micro(results.micro)]
+    if results.transport:
+        out += transport(results.transport)
     return [table for table in out if table.rows]

@@ -43,6 +43,7 @@ def verdicts(results: Results, every: list[Figures]) -> list[Verdict]:
     out: list[Verdict] = []
     for server in servers(every):
         out += _pairs(every, server) + _tails(results, server)
+    out += transport(results.transport) if results.transport else []
     return out + (_single(results.micro) if results.micro else [])
 
 
@@ -74,13 +75,37 @@ def _tails(results: Results, server: str) -> list[Verdict]:
     return out
 
 
+def transport(found: dict) -> list[Verdict]:
+    """S1 and S4, and that spinning costs nothing. What a missing peer leaves unmeasured is not judged: tables say so."""
+    p50 = {row["peer"]: row["p50_us"] for row in found["rows"] if row["part"] == "hot"}
+    rate = {row["peer"]: row["calls_per_s"] for row in found["rows"] if row["part"] == "spinning"}
+    out: list[Verdict] = []
+
+    def judge(target: str, what: str, one: float | None, other: float | None, must: float, aim=None, **more) -> None:
+        if one is not None and other is not None:
+            out.append(Verdict(target, what, one / other, must, aim, "x", **more))
+
+    molt, floor = p50.get("molt"), p50.get("bare cache line")
+    judge("S1", "Rust to Rust, 64 bytes, hot: against iceoryx2", molt, p50.get("iceoryx2"), 1)
+    judge("S1", "the same against the bare cache line: an aim only", molt, floor, 2.5)
+    with_, without = (rate.get(name) for name in ("molt, spinning while it pays", "molt, never spinning"))
+    what = "16 clients on busy cores: calls/s with spinning against without"
+    judge("spin", what, with_, without, 0.97, at_least=True)
+    if found["placing"]:
+        what = f"placing a table of {found['placing']['bytes'] / 1e6:.0f} MB: bytes/s against a warm memcpy"
+        out.append(Verdict("S4", what, found["placing"]["ratio"], 0.7, 0.95, "x", at_least=True))
+    return out
+
+
 def _single(micro: dict) -> list[Verdict]:
-    echo = micro["echo_64_bytes"]
-    hot = echo["molt_hot_us"] / echo["socket_hot_us"]
-    asleep = echo["molt_asleep_us"] / echo["socket_asleep_us"]
+    p50 = {(row["way"], row["peer"]): row["p50_us"] for row in micro["echo_64_bytes"]["rows"]}
+    hot = p50["hot", "molt"] / p50["hot", "Unix socket"]
+    asleep = p50["asleep", "molt"] / p50["asleep", "Unix socket"]
     return [
         Verdict("S2", "echo of 64 bytes, hot: against a Python Unix-socket echo", hot, 0.2, None, "x"),
+        Verdict("S2", "the same call by itself: an aim only", p50["hot", "molt"], 4, None, " us"),
         Verdict("S2", "echo of 64 bytes, both asleep: against the same", asleep, 1.25, 1.05, "x"),
+        Verdict("S3", "CPU of a call, client and worker, cores busy", micro["saturated"]["cpu_us"], 15, 6, " us"),
         Verdict("S12", "worker: time to first answer", micro["worker"]["first_answer_ms"], 150, 50, " ms"),
         Verdict("S12", "worker: memory when idle, arena aside", micro["worker"]["idle_mb"], 60, 30, " MB"),
         Verdict("S12", "worker: stripped binary", micro["worker"]["stripped_mb"], 125, 70, " MB"),

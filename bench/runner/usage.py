@@ -1,5 +1,6 @@
 """CPU time and memory of a process with all its descendants."""
 
+import time
 from dataclasses import dataclass
 
 import psutil
@@ -40,6 +41,12 @@ def of(pid: int | None) -> Usage:
         rss += memory.rss
         pss += memory.pss
     return Usage(cpu, rss / MB, pss / MB)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of one process, all its threads, to the nanosecond (a process tree's are counted in hundredths)."""
+    # The kernel's numbering of other processes' clocks, as clock_getcpuclockid(3) computes it.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def since(before: Usage, after: Usage) -> Usage:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.runner import k6
+from bench.runner import calls, k6
 from bench.runner.measure import Results, Round
 from bench.runner.scenarios import ORDERS, TABLES, Scenario, at_lines
 from bench.runner.usage import Usage
@@ -31,6 +31,19 @@ def round_of(scenario: Scenario, speed: float, server: str, kind: str = "pair", 
     return Round(scenario, server, kind, 16, rate, canned(speed), django, Usage(0.5, 80.0, 60.0))
 
 
+def echo_row(way: str, peer: str, p50: float) -> dict:
+    """What single calls from Python have shown."""
+    return {"way": way, "peer": peer, **calls.medians([calls.figures([int(p50 * 1e3)])])}
+
+
+def transport_row(part: str, peer: str, p50: float, clients: int = 1, size: int = 64) -> dict:
+    """What molt-transport-bench has shown of one peer."""
+    return {
+        "part": part, "peer": peer, "size": size, "clients": clients, "p50_us": p50, "p99_us": 2 * p50, "p999_us": 9 * p50,
+        "p50_from_us": p50 * 0.9, "p50_to_us": p50 * 1.1, "calls_per_s": clients * 1e6 / p50, "cpu_us": 2 * p50, "rounds": 3,
+    }  # fmt: skip
+
+
 @pytest.fixture
 def results() -> Results:
     """Five rounds of everything under two servers: offload 10 times the baseline, tuned 3 times, tables 20 times."""
@@ -46,8 +59,30 @@ def results() -> Results:
     for scenario, speed in zip(ORDERS[:2], (1, 1), strict=True):
         made.rounds.append(round_of(scenario, speed, "gunicorn", "arrival", rate=80.0))
     made.micro = {
-        "echo_64_bytes": {"molt_hot_us": 5.0, "socket_hot_us": 50.0, "molt_asleep_us": 60.0, "socket_asleep_us": 55.0},
+        "echo_64_bytes": {
+            "rows": [
+                echo_row(way, peer, p50)
+                for way, peer, p50 in (
+                    ("hot", "molt", 5.0), ("hot", "Unix socket", 50.0), ("asleep", "molt", 60.0), ("asleep", "Unix socket", 55.0)
+                )
+            ],
+            "missing": {"pyzmq REQ/REP": "not installed: No module named 'zmq'"},
+        },
+        "saturated": {"processes": 4, "calls": 1000, "client_us": 6.0, "worker_us": 3.0, "cpu_us": 9.0},
         "compute_us": {"3": 10.0, "10000": 500.0},
         "worker": {"first_answer_ms": 40.0, "idle_mb": 25.0, "stripped_mb": 80.0},
     }
+    made.transport = {
+        "rows": [
+            *(transport_row("hot", peer, p50) for peer, p50 in (("molt", 0.6), ("iceoryx2", 0.8), ("bare cache line", 0.1))),
+            transport_row("sizes", "molt", 9_000.0, size=64 << 20),
+            transport_row("spinning", "molt, spinning while it pays", 16.5, clients=16),
+            transport_row("spinning", "molt, never spinning", 16.4, clients=16),
+        ],
+        "placing": {
+            "bytes": 67_000_000, "table_gb_per_s": 12.0, "memcpy_gb_per_s": 15.0, "ratio": 0.8, "ratio_from": 0.7,
+            "ratio_to": 0.9, "rounds": 3,
+        },
+        "missing": [{"peer": "Unix socket", "part": "hot, 64 bytes, 1 clients", "why": "it closed its end"}],
+    }  # fmt: skip
     return made

@@ -114,7 +114,13 @@ def test_markdown_shows_every_table(folder: Path) -> None:
         "As the work grows",
         "At the same arrival rate",
         "Targets",
+        "Echo of 64 bytes from Python",
         "Single calls",
+        "Rust to Rust, 64 bytes, both sides spinning",
+        "Rust to Rust, one client, longer payloads",
+        "Cores busy, with spinning and without",
+        "Placing a table in the arena",
+        "Peers that are missing",
         "Machine",
     ):
         assert f"## {title}" in text
@@ -135,3 +141,18 @@ def test_targets_are_judged_in_both_directions(results: Results) -> None:
     assert judged["S8", "gunicorn: offload, p99.9 of the worst of 5 rounds against the best"] == "missed"
     assert judged["S2", "echo of 64 bytes, hot: against a Python Unix-socket echo"] == "reached"
     assert judged["S12", "worker: stripped binary"] == "reached"
+    assert judged["S3", "CPU of a call, client and worker, cores busy"] == "reached"
+    assert judged["S1", "Rust to Rust, 64 bytes, hot: against iceoryx2"] == "reached"
+    assert judged["S1", "the same against the bare cache line: an aim only"] == "missed"
+    assert judged["S4", "placing a table of 67 MB: bytes/s against a warm memcpy"] == "reached"
+    assert judged["spin", "16 clients on busy cores: calls/s with spinning against without"] == "reached"
+
+
+def test_a_missing_peer_is_said_and_its_targets_are_not_judged(results: Results, folder: Path) -> None:
+    text = (folder / "summary.md").read_text()
+    assert "| Unix socket | hot, 64 bytes, 1 clients | it closed its end |" in text
+    assert "missing: not installed: No module named 'zmq'" in text
+    results.transport["rows"] = [row for row in results.transport["rows"] if row["peer"] != "iceoryx2"]
+    told = [one.what for one in verdicts(results, figures(results))]
+    assert not any("iceoryx2" in what for what in told)
+    assert any("bare cache line" in what for what in told)
