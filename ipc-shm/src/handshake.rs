@@ -159,6 +159,14 @@ impl Inbox {
         }
     }
 
+    /// Whether the next [`Inbox::read`] needs nothing from the socket: a message, or what is none, lies here already.
+    pub fn has_message(&self) -> bool {
+        self.bytes.split_first_chunk::<4>().is_some_and(|(len, rest)| {
+            let len = u32::from_le_bytes(*len) as usize;
+            rest.len() >= 4 && (len > MESSAGE_MAX || rest.len() - 4 >= len)
+        })
+    }
+
     fn whole(&mut self) -> io::Result<Option<Message>> {
         let Some((head, rest)) = self.bytes.split_first_chunk::<8>() else { return Ok(None) };
         let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;

@@ -86,11 +86,12 @@ impl EntryStats {
 
     /// Nanoseconds that a share of the runs (0.5, 0.99, ...) did not exceed; 0 without runs.
     pub fn quantile(&self, share: f64) -> u64 {
-        let total: u64 = self.buckets.iter().sum();
+        // Saturating: a tool reads what anybody may have written.
+        let total = self.buckets.iter().fold(0_u64, |total, count| total.saturating_add(*count));
         let wanted = (total as f64 * share).ceil() as u64;
-        let mut seen = 0;
+        let mut seen = 0_u64;
         let hit = self.buckets.iter().position(|count| {
-            seen += count;
+            seen = seen.saturating_add(*count);
             seen >= wanted && total > 0
         });
         hit.map_or(0, bucket_end)

@@ -2,21 +2,25 @@
 
 mod common;
 
-use std::io::IoSlice;
-use std::os::fd::AsRawFd;
+use std::io::{IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::child::{self, Child};
+use common::echo::Echo;
 use common::raw::Raw;
-use common::worker::{ThreadWorker, attach, report, spawn};
+use common::worker::{ThreadWorker, attach, blueprint, report, spawn};
 use common::{Names, PATIENCE, call, descriptors, pattern, request, small, until, within};
 use molt_ipc_shm::Outcome;
 use molt_ipc_shm::cell;
 use molt_ipc_shm::client::Client;
 use molt_ipc_shm::frame::{Handle, RequestHead, kind, request_flag};
-use molt_ipc_shm::handshake::{Hello, Received, message};
-use molt_ipc_shm::layout::{channel, session};
+use molt_ipc_shm::handshake::{self, Hello, Inbox, Received, message};
+use molt_ipc_shm::layout::{LAYOUT_VERSION, channel, layout_hash, session};
+use molt_ipc_shm::segment::OwnedSegment;
+use molt_ipc_shm::worker::Poller;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 #[test]
@@ -275,6 +279,34 @@ fn a_flood_in_one_ring_leaves_the_others_their_turn() {
     stop.store(true, Ordering::Relaxed);
     flooder.join().expect("the flooder");
     assert!(fine, "others wait for a peer that never ends");
+}
+
+/// The same on the session's socket: one look of the worker hears only so much of it, and nothing is lost.
+#[test]
+fn a_flood_of_messages_leaves_the_others_their_turn() {
+    const OPENS: usize = 500;
+    let names = Names::new();
+    let owned = OwnedSegment::create(&names.shm, &blueprint(names.socket.clone(), small())).expect("a segment");
+    let mut poller = Poller::new(owned).expect("a worker");
+    let (mut flood, theirs) = UnixStream::pair().expect("a connection");
+    flood.set_nonblocking(true).expect("a socket");
+    let instance = poller.host().segment.header.instance;
+    poller.admit(theirs);
+    let hello = Hello { layout_version: LAYOUT_VERSION, reserved: 0, layout_hash: layout_hash(), instance };
+    handshake::send(flood.as_fd(), message::HELLO, &hello.encode(), None).expect("room in the socket");
+    let open = [0_u32.to_le_bytes(), message::OPEN.to_le_bytes()].concat();
+    flood.write_all(&open.repeat(OPENS)).expect("room in the socket");
+    let (echo, mut inbox, mut answers, mut looks) = (Echo::new(), Inbox::default(), 0, 0);
+    while answers < 1 + OPENS {
+        let before = answers;
+        poller.look(&echo).expect("the poller");
+        while let Received::Message(_) = inbox.read(flood.as_fd()).expect("an answer") {
+            answers += 1;
+        }
+        looks += 1;
+        assert!((1..=200).contains(&(answers - before)), "{} answers in one look", answers - before);
+    }
+    assert!(looks > 2);
 }
 
 /// Bits of leases that a session does not have change nothing.

@@ -11,7 +11,7 @@ use molt_ipc_shm::stat::Report;
 use super::input::Input;
 use super::segment::{self, NAME, sign, small};
 
-/// `| mode | size | header, or patches of a sound one | rest of the object |`
+/// `| mode | header, or patches of a sound one | size | how far behind the header | more bytes |`
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let mode = input.u8();
@@ -41,10 +41,10 @@ pub fn run(data: &[u8]) {
     }
     let size = input.near(header.total_bytes);
     let Some(file) = segment::object(size) else { return };
-    let rest = input.rest();
+    let behind = input.u16() as usize * 8;
     let mut content = header.encode().to_vec();
-    content.resize(PAGE, 0);
-    content.extend_from_slice(rest);
+    content.resize(PAGE + behind, 0);
+    content.extend_from_slice(input.rest());
     content.truncate(size.min(1 << 20) as usize);
     if file.write_all_at(&content, 0).is_err() {
         return; // larger than the kernel's objects are

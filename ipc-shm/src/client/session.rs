@@ -76,8 +76,6 @@ struct Pool {
     idle: Vec<Channel>,
     open: usize,
     closed: bool,
-    /// Threads that wait for a channel to come back: telling nobody would be a system call for every request.
-    waiting: usize,
     /// Every socket of the session, for a forked child to close.
     sockets: Vec<RawFd>,
 }
@@ -264,14 +262,12 @@ impl Session {
                 Err(failure) if failure.outcome == Outcome::Busy && locked(&self.pool).open > 0 => failure,
                 other => return other,
             };
-            let mut pool = locked(&self.pool);
-            pool.waiting += 1;
+            let pool = locked(&self.pool);
             let left = super::instant_of(deadline_ns).saturating_duration_since(Instant::now());
-            let (mut pool, timeout) = self
+            let (pool, timeout) = self
                 .returned
                 .wait_timeout_while(pool, left, |pool| pool.idle.is_empty() && !pool.closed)
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
-            pool.waiting -= 1;
             drop(pool);
             if timeout.timed_out() {
                 return Err(refused);
@@ -344,11 +340,8 @@ impl Session {
             return;
         }
         pool.idle.push(channel);
-        let awaited = pool.waiting > 0;
         drop(pool);
-        if awaited {
-            self.returned.notify_one();
-        }
+        self.returned.notify_one();
     }
 
     /// Writable bytes in the arena.
