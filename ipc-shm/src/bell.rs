@@ -5,8 +5,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::doorbell::Woken;
 use crate::failpoint::around;
@@ -25,6 +28,22 @@ pub fn ring(bell: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Makes reads of this bell end after [`LONGEST_SLEEP`], so that [`wait_limited`] can be one system call.
+/// The worker hands out bells that do not block.
+pub fn limit_reads(bell: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(bell, FcntlArg::F_GETFL)?);
+    fcntl(bell, FcntlArg::F_SETFL(flags.difference(OFlag::O_NONBLOCK)))?;
+    Ok(setsockopt(&bell, ReceiveTimeout, &TimeVal::milliseconds(LONGEST_SLEEP.as_millis() as i64))?)
+}
+
+/// Waits for a byte of a bell whose reads are limited ([`limit_reads`]), at most [`LONGEST_SLEEP`].
+pub fn wait_limited(bell: BorrowedFd<'_>) -> io::Result<Woken> {
+    match receive(bell, MsgFlags::empty())? {
+        Received::Nothing => Ok(Woken::TimedOut),
+        Received::Told(woken) => Ok(woken),
+    }
+}
+
 /// Waits for a byte, at most that long (and never longer than [`LONGEST_SLEEP`]), and takes what is there.
 pub fn wait(bell: BorrowedFd<'_>, longest: Duration) -> io::Result<Woken> {
     let mut polled = [PollFd::new(bell, PollFlags::POLLIN)];
@@ -40,11 +59,24 @@ pub fn wait(bell: BorrowedFd<'_>, longest: Duration) -> io::Result<Woken> {
 
 /// Takes the bytes that wait in the socket.
 pub fn drain(bell: BorrowedFd<'_>) -> io::Result<Woken> {
+    match receive(bell, MsgFlags::MSG_DONTWAIT)? {
+        Received::Nothing => Ok(Woken::Look),
+        Received::Told(woken) => Ok(woken),
+    }
+}
+
+enum Received {
+    Nothing,
+    Told(Woken),
+}
+
+fn receive(bell: BorrowedFd<'_>, flags: MsgFlags) -> io::Result<Received> {
     let mut bytes = [0; 64];
-    match recv(bell.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-        Ok(0) | Err(Errno::ECONNRESET | Errno::EPIPE) => Ok(Woken::HungUp),
-        Ok(_) | Err(Errno::EAGAIN) => Ok(Woken::Look),
-        Err(Errno::EINTR) => Ok(Woken::Interrupted),
+    match recv(bell.as_raw_fd(), &mut bytes, flags) {
+        Ok(0) | Err(Errno::ECONNRESET | Errno::EPIPE) => Ok(Received::Told(Woken::HungUp)),
+        Ok(_) => Ok(Received::Told(Woken::Look)),
+        Err(Errno::EAGAIN) => Ok(Received::Nothing),
+        Err(Errno::EINTR) => Ok(Received::Told(Woken::Interrupted)),
         Err(errno) => Err(errno.into()),
     }
 }

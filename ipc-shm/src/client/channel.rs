@@ -39,6 +39,8 @@ pub struct Channel {
     index: u32,
     /// There until the channel is dropped.
     bell: Option<OwnedFd>,
+    /// Reads of the bell end by themselves.
+    limited: bool,
     requests: Producer,
     responses: Consumer,
     open: Vec<Option<Open>>,
@@ -86,6 +88,7 @@ impl Channel {
             free_cells: (0..geometry.cells_per_channel).rev().collect(),
             session,
             index,
+            limited: bell::limit_reads(bell.as_fd()).is_ok(),
             bell: Some(bell),
             frame: Vec::new(),
             ticket: 0,
@@ -251,7 +254,16 @@ impl Channel {
             let longest = Duration::from_nanos(deadline_ns + GRACE_NS - now);
             let responses = &mut self.responses;
             let look = || responses.has_frame().unwrap_or(true);
-            let woken = doorbell::sleep(word, self.ticket, look, || bell::wait(bell_of(&self.bell), longest));
+            let wait = || {
+                let bell = bell_of(&self.bell);
+                if self.limited && longest >= bell::LONGEST_SLEEP {
+                    bell::wait_limited(bell)
+                } else {
+                    bell::wait(bell, longest)
+                }
+            };
+            let woken = doorbell::sleep(word, self.ticket, look, wait);
+            self.spin.slept(now_ns() - now);
             // A long sleep comes back too: the caller looks at what else it has to do (Python runs signal handlers; one
             // that arrived just before the sleep did not interrupt it) and waits on.
             let back = match woken {

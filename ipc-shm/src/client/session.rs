@@ -76,6 +76,8 @@ struct Pool {
     idle: Vec<Channel>,
     open: usize,
     closed: bool,
+    /// Threads that wait for a channel to come back: telling nobody would be a system call for every request.
+    waiting: usize,
     /// Every socket of the session, for a forked child to close.
     sockets: Vec<RawFd>,
 }
@@ -262,12 +264,14 @@ impl Session {
                 Err(failure) if failure.outcome == Outcome::Busy && locked(&self.pool).open > 0 => failure,
                 other => return other,
             };
-            let pool = locked(&self.pool);
+            let mut pool = locked(&self.pool);
+            pool.waiting += 1;
             let left = super::instant_of(deadline_ns).saturating_duration_since(Instant::now());
-            let (pool, timeout) = self
+            let (mut pool, timeout) = self
                 .returned
                 .wait_timeout_while(pool, left, |pool| pool.idle.is_empty() && !pool.closed)
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
+            pool.waiting -= 1;
             drop(pool);
             if timeout.timed_out() {
                 return Err(refused);
@@ -340,8 +344,11 @@ impl Session {
             return;
         }
         pool.idle.push(channel);
+        let awaited = pool.waiting > 0;
         drop(pool);
-        self.returned.notify_one();
+        if awaited {
+            self.returned.notify_one();
+        }
     }
 
     /// Writable bytes in the arena.

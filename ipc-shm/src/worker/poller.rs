@@ -149,7 +149,11 @@ impl Poller {
     }
 
     pub(super) fn watch(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
-        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()))?)
+        self.watch_for(fd, EpollFlags::EPOLLIN, token)
+    }
+
+    pub(super) fn watch_for(&self, fd: impl AsFd, events: EpollFlags, token: Token) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(events, token.pack()))?)
     }
 
     /// Serves until a stop is wanted and nothing runs any more, or `patience` has passed since.
@@ -195,7 +199,9 @@ impl Poller {
             let longest = if self.stalled > 0 { 1 } else { LONGEST_SLEEP.as_millis() as u16 };
             let (sleep, ticket) = (map.u64(geometry.worker_sleep()), self.ticket);
             let wait = || self.poll_sockets(EpollTimeout::from(longest)).map(|()| Woken::Look);
+            let asleep = now_ns();
             doorbell::sleep(sleep, ticket, || attention::any(map, geometry), wait)?;
+            self.spin.slept(now_ns() - asleep);
         }
     }
 
@@ -312,9 +318,8 @@ impl Poller {
                 Token::Death(id) => self.died(id),
                 Token::Bell(index) => {
                     if let Some(Some(line)) = self.lines.get_mut(index as usize)
-                        && let Ok(Woken::HungUp) = bell::drain(line.path.bell.as_fd())
+                        && line.rung(event.events())
                     {
-                        line.hung_up = true;
                         let _ = self.epoll.delete(&line.path.bell);
                     }
                 }
