@@ -4,8 +4,10 @@
 //! sets its bit after the fact it tells of; the worker clears the bits before it looks for the facts. So a fact that
 //! comes too late for this look leaves its bit set for the next.
 
+use std::io;
 use std::sync::atomic::Ordering;
 
+use crate::doorbell::{self, Woken};
 use crate::layout::{Geometry, attention::BITS};
 use crate::mapping::Mapping;
 
@@ -24,6 +26,35 @@ pub fn set_session(map: &Mapping, geometry: &Geometry, session: u32) {
 fn set(map: &Mapping, word: usize, index: u32) {
     // Release: what was stored before is visible to whoever takes the bit.
     map.u64(word).fetch_or(1 << (index as usize % BITS), Ordering::Release);
+}
+
+/// Client, after a fact of its channel: sets the bit, then wakes the poller with `ring` if it sleeps. Returns whether it
+/// rang.
+///
+/// # Errors
+/// What `ring` said.
+#[inline]
+pub fn call(
+    map: &Mapping,
+    geometry: &Geometry,
+    channel: u32,
+    ring: impl FnOnce() -> io::Result<()>,
+) -> io::Result<bool> {
+    set_channel(map, geometry, channel);
+    doorbell::ring_if_asleep(map.u64(geometry.worker_sleep()), ring)
+}
+
+/// Poller: sleeps until it is called, unless a bit is set already.
+///
+/// # Errors
+/// What `wait` said.
+pub fn sleep(
+    map: &Mapping,
+    geometry: &Geometry,
+    ticket: u64,
+    wait: impl FnOnce() -> io::Result<Woken>,
+) -> io::Result<Woken> {
+    doorbell::sleep(map.u64(geometry.worker_sleep()), ticket, || any(map, geometry), wait)
 }
 
 /// Whether any bit is set.

@@ -10,6 +10,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::ring::Room;
 use crate::word::Word64;
 
 /// Where a request stands.
@@ -40,6 +41,12 @@ pub fn queue(cell: &Word64, id: u64) {
     cell.store(word(id, CellState::Queued), Ordering::Relaxed);
 }
 
+/// Client: hands a request over, its cell first. Whoever sees the frame finds it queued.
+pub fn submit(cell: &Word64, id: u64, room: Room<'_>, parts: &[&[u8]]) {
+    queue(cell, id);
+    room.commit(parts);
+}
+
 /// Client: the answer has been read; nobody looks at the cell any more.
 pub fn release(cell: &Word64) {
     cell.store(word(0, CellState::Free), Ordering::Relaxed);
@@ -48,6 +55,17 @@ pub fn release(cell: &Word64) {
 /// Moves a request on, if it still stands where it is believed to stand.
 pub fn advance(cell: &Word64, id: u64, from: CellState, to: CellState) -> bool {
     cell.compare_exchange(word(id, from), word(id, to), Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+/// Worker: the entry may start; `false`: the caller has taken the request back.
+pub fn begin(cell: &Word64, id: u64) -> bool {
+    advance(cell, id, CellState::Queued, CellState::Running)
+}
+
+/// Worker: the request is answered, whether it ran or was refused; `false`: the caller has taken it back.
+pub fn finish(cell: &Word64, id: u64) -> bool {
+    // Who finishes is who began it: it stands in one of the two and nobody but the caller moves it.
+    [CellState::Running, CellState::Queued].into_iter().any(|from| advance(cell, id, from, CellState::Done))
 }
 
 /// Client: takes the request back. Returns where it stood if it was still open.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   producer                                 consumer
-//!   1. commit the frame (Release)            a. store a new ticket n in the sleep word
+//!   1. commit the frame (Release)            a. swap a new ticket n into the sleep word
 //!   2. set the attention bit (RMW, Release)  b. fence(SeqCst)
 //!   3. fence(SeqCst)                         c. look again: a frame? then take it, do not sleep
 //!   4. sleep word is n, not 0?               d. wait at the socket
@@ -12,7 +12,6 @@
 //! other side's store, because both fences are in one total order. So either the consumer finds the frame, or the
 //! producer finds the ticket: no wake-up is lost. The byte goes out before the CAS: a producer that is stopped between
 //! the two has already woken the sleeper. The ticket is new at every sleep, so a late CAS cannot clear a later sleep.
-
 //!
 //! Here is the protocol; the socket itself is in `bell`.
 
@@ -55,7 +54,7 @@ pub fn ring_if_asleep(word: &Word64, ring: impl FnOnce() -> io::Result<()>) -> i
 #[inline]
 pub fn announce(word: &Word64, ticket: u64) {
     debug_assert_ne!(ticket, 0);
-    word.store(ticket, Ordering::Relaxed);
+    set(word, ticket);
     fence(Ordering::SeqCst);
 }
 
@@ -71,6 +70,14 @@ pub fn sleep(
 ) -> io::Result<Woken> {
     announce(word, ticket);
     let woken = if look() { Ok(Woken::Look) } else { wait() };
-    word.store(0, Ordering::Relaxed);
+    set(word, 0);
     woken
+}
+
+/// Consumer: replaces what the word holds. A store would do: a producer's CAS stands right behind the ticket that it took
+/// away, so before whatever the consumer stores next. The model does not know that rule and would see lost wake-ups that
+/// cannot be; with a swap the order is plain to it, and who goes to sleep can afford one.
+#[inline]
+fn set(word: &Word64, value: u64) {
+    word.swap(value, Ordering::Relaxed);
 }

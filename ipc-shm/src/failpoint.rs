@@ -9,6 +9,8 @@
 //! | --- | --- |
 //! | `MOLT_FAILPOINT` | `NAME#N=kill` or `NAME#N=stop`: SIGKILL or SIGSTOP when the place is passed the Nth time |
 //! | `MOLT_FAILPOINTS_SEEN` | a file that gets `NAME#N` when a place is passed for the first, 2nd, 4th, 8th, ... time |
+//!
+//! In a model a thread stands for a process: `killed_at` ends it at the nth place.
 
 /// On which side of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,7 +23,7 @@ pub enum Moment {
     After,
 }
 
-#[cfg(not(feature = "failpoints"))]
+#[cfg(not(any(loom, feature = "failpoints")))]
 mod disarmed {
     /// Nothing.
     #[inline(always)]
@@ -33,13 +35,18 @@ mod disarmed {
         0
     }
 }
-#[cfg(not(feature = "failpoints"))]
+#[cfg(not(any(loom, feature = "failpoints")))]
 pub use disarmed::{half, pass};
 
-#[cfg(feature = "failpoints")]
+#[cfg(all(not(loom), feature = "failpoints"))]
 mod armed;
-#[cfg(feature = "failpoints")]
+#[cfg(all(not(loom), feature = "failpoints"))]
 pub use armed::{half, pass};
+
+#[cfg(loom)]
+mod model;
+#[cfg(loom)]
+pub use model::{half, killed_at, pass};
 
 /// Does what others see (a system call that makes, moves or removes something), with a failpoint on either side.
 #[inline(always)]

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -91,6 +92,12 @@ impl Mapping {
         self.check(offset, into.len(), 1);
         // SAFETY: as for `write`, with the directions swapped.
         unsafe { std::ptr::copy_nonoverlapping(self.bytes.as_ptr().add(offset), into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Eight plain bytes in one load: what is checked is what is used, whatever a peer stores meanwhile.
+    #[inline]
+    pub fn load_once(&self, offset: usize) -> u64 {
+        self.u64(offset).load(Ordering::Relaxed)
     }
 
     /// Appends `len` bytes of the mapping to `into`, without zeroing them first.

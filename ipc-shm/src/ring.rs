@@ -162,8 +162,7 @@ impl Producer {
         let mask = self.capacity() - 1;
         if pad > 0 {
             let place = self.place.data + (self.tail & mask) as usize;
-            self.map.write(place, &(pad as u32).to_le_bytes());
-            self.map.write(place + 4, &kind::PAD.to_le_bytes());
+            self.map.write(place, &(pad | (kind::PAD as u64) << 32).to_le_bytes());
         }
         let start = self.tail.wrapping_add(pad);
         let at = self.place.data + (start & mask) as usize;
@@ -239,8 +238,7 @@ impl Consumer {
         while self.has_frame()? {
             let place = (self.head & (capacity - 1)) as usize;
             let at = self.place.data + place;
-            // One read of the frame's first word; what was read is checked and used, the ring is not asked again.
-            let word = self.map.u64(at).load(Ordering::Relaxed);
+            let word = self.map.load_once(at);
             let (len, found) = (word as u32 as u64, (word >> 32) as u32);
             let committed = self.cached_tail.wrapping_sub(self.head);
             let to_end = capacity - place as u64;

@@ -3,10 +3,12 @@
 //! One code for the product and for its proof. In the product a word is std's atomic and nothing else. Under
 //! `--cfg loom` it is loom's, which runs every order in which threads may see each other's stores; rings, doorbell,
 //! attention bits, extents, cells and leases do not notice. With the feature `failpoints` each store is a place where a
-//! test can kill the process just before or just after it.
+//! test can kill the process just before or just after it; in a model, a thread.
 
 #[cfg(loom)]
-use loom::sync::atomic;
+mod model;
+#[cfg(loom)]
+use model as atomic;
 #[cfg(not(loom))]
 use std::sync::atomic;
 

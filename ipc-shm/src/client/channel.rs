@@ -169,15 +169,10 @@ impl Channel {
         let broken = match self.requests.reserve(len, 0) {
             Ok(Some(room)) => {
                 let map = &self.session.segment.map;
-                cell::queue(map.u64(self.session.segment.geometry.cell(self.index, cell_index)), id);
-                room.commit(&[
-                    &head.encode(),
-                    request.entry,
-                    parts.params,
-                    parts.names.as_bytes(),
-                    &parts.handles,
-                    parts.payload,
-                ]);
+                let cell = map.u64(self.session.segment.geometry.cell(self.index, cell_index));
+                let names = parts.names.as_bytes();
+                let frame = [&head.encode(), request.entry, parts.params, names, &parts.handles, parts.payload];
+                cell::submit(cell, id, room, &frame);
                 None
             }
             Ok(None) => return Err(NotSubmitted::Full),
@@ -375,9 +370,8 @@ impl Channel {
 
     fn wake_worker(&mut self) {
         let segment = &self.session.segment;
-        attention::set_channel(&segment.map, &segment.geometry, self.index);
-        let word = segment.map.u64(segment.geometry.worker_sleep());
-        if let Err(error) = doorbell::ring_if_asleep(word, || bell::ring(bell_of(&self.bell))) {
+        let ring = || bell::ring(bell_of(&self.bell));
+        if let Err(error) = attention::call(&segment.map, &segment.geometry, self.index, ring) {
             self.hung_up(&error.to_string());
         }
     }

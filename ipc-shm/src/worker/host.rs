@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::arena::{Arena, OWNER_WORKER};
 use crate::bell;
 use crate::block::{Block, Blocks, NoBlock};
-use crate::cell::{self, CellState};
+use crate::cell;
 use crate::doorbell;
 use crate::frame::{RESERVED_RESPONSE, ResponseHead, kind, response_flag};
 use crate::layout::{channel, totals};
@@ -63,10 +63,11 @@ impl Host {
         let (map, geometry) = (&self.segment.map, &self.segment.geometry);
         let path = &request.path;
         let word = map.u64(geometry.cell(path.index, request.head.cell));
-        let finished = [CellState::Running, CellState::Queued]
-            .into_iter()
-            .any(|from| cell::advance(word, request.head.id, from, CellState::Done));
-        let answer = if finished { answer } else { Answer::failure(Outcome::Cancelled, "the caller took it back") };
+        let answer = if cell::finish(word, request.head.id) {
+            answer
+        } else {
+            Answer::failure(Outcome::Cancelled, "the caller took it back")
+        };
         let mut outcome = answer.outcome;
         if answer.metrics.copied_bytes > 0 {
             stats::count(map, geometry, totals::COPIED_BYTES, answer.metrics.copied_bytes);

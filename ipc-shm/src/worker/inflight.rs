@@ -250,7 +250,7 @@ impl Inflight {
 
     /// Moves it from queued to running; `false`: the caller has taken it back meanwhile.
     pub fn begin(&self) -> bool {
-        cell::advance(self.cell(), self.head.id, CellState::Queued, CellState::Running)
+        cell::begin(self.cell(), self.head.id)
     }
 
     /// Whether the caller has taken it back, or is gone.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::arena;
 use crate::block::Block;
-use crate::layout::{Geometry, SlotState, session, slot_word};
+use crate::layout::{Geometry, SlotState, session};
 use crate::lease;
 use crate::mapping::Mapping;
 use crate::ring::Producer;
+use crate::slot;
 
 /// One client process's session. Lives until nobody needs it: the poller, and every request of it that still runs.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ impl Peer {
         map.u32(at + session::CHANNELS).store(channels, Ordering::Relaxed);
         map.u32(at + session::IN_FLIGHT).store(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
         map.u32(at + session::LEASES).store(self.lease_count() as u32, Ordering::Relaxed);
-        map.u64(at + session::WORD).store(slot_word(self.generation, state), Ordering::Release);
+        slot::show_session(map, geometry, self.slot, self.generation, state);
     }
 }
 

@@ -197,10 +197,10 @@ impl Poller {
             }
             self.ticket += 1;
             let longest = if self.stalled > 0 { 1 } else { LONGEST_SLEEP.as_millis() as u16 };
-            let (sleep, ticket) = (map.u64(geometry.worker_sleep()), self.ticket);
+            let ticket = self.ticket;
             let wait = || self.poll_sockets(EpollTimeout::from(longest)).map(|()| Woken::Look);
             let asleep = now_ns();
-            doorbell::sleep(sleep, ticket, || attention::any(map, geometry), wait)?;
+            attention::sleep(map, geometry, ticket, wait)?;
             self.spin.slept(now_ns() - asleep);
         }
     }

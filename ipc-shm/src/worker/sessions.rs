@@ -16,10 +16,11 @@ use nix::unistd::geteuid;
 use crate::bell::{self, LONGEST_SLEEP};
 use crate::doorbell::Woken;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
-use crate::layout::{LAYOUT_VERSION, SlotState, channel, layout_hash, session, slot_word, totals};
+use crate::layout::{LAYOUT_VERSION, SlotState, layout_hash, session, totals};
 use crate::os::{now_ns, peer_pidfd};
 use crate::outcome::Outcome;
 use crate::ring::{Consumer, Producer, RingPlace};
+use crate::slot;
 use crate::stats;
 
 use super::peer::{Peer, ReplyPath, ReplyRing};
@@ -185,8 +186,7 @@ impl Poller {
             return Err("a second hello".into());
         }
         let at = segment.geometry.session(slot);
-        let generation = (segment.map.u64(at).load(Ordering::Relaxed) >> 8) + 1;
-        segment.map.zero(at + session::RELEASED, segment.geometry.leases_per_session as usize / 8);
+        let generation = slot::prepare_session(&segment.map, &segment.geometry, slot);
         segment.map.u32(at + session::UID).store(geteuid().as_raw(), Ordering::Relaxed);
         segment.map.u64(at + session::STARTED).store(now_ns(), Ordering::Relaxed);
         let peer = Arc::new(Peer::new(&segment.geometry, slot, generation, session.pid));
@@ -221,21 +221,7 @@ impl Poller {
                 return self.refuse(id, Outcome::Busy, &format!("no doorbell for another channel: {errno}"));
             }
         };
-        let slot = geometry.channel(index);
-        // Nobody else knows this channel: its last user's process is dead. Positions begin at zero again.
-        let words = [
-            channel::REQUEST_HEAD,
-            channel::REQUEST_TAIL,
-            channel::RESPONSE_HEAD,
-            channel::RESPONSE_TAIL,
-            channel::RESPONSE_SLEEP,
-            channel::ROOM_SLEEP,
-        ];
-        words.iter().for_each(|word| map.u64(slot + word).store(0, Ordering::Relaxed));
-        map.zero(geometry.cell(index, 0), geometry.cells_per_channel as usize * 8);
-        let generation = (map.u64(slot + channel::WORD).load(Ordering::Relaxed) >> 8) + 1;
-        map.u32(slot + channel::SESSION).store(peer.slot, Ordering::Relaxed);
-        map.u64(slot + channel::WORD).store(slot_word(generation, SlotState::Active), Ordering::Release);
+        let generation = slot::open_channel(map, geometry, index, peer.slot);
         self.watch_for(&bell, BELL_EVENTS, Token::Bell(index)).map_err(|error| error.to_string())?;
         let ring =
             ReplyRing { producer: Producer::new(map.clone(), RingPlace::of_responses(geometry, index)), taken: 0 };
@@ -335,9 +321,7 @@ impl Poller {
         let Some(line) = self.lines[index as usize].take() else { return };
         self.stalled -= usize::from(line.stalled);
         let _ = self.epoll.delete(&line.path.bell);
-        let word = slot_word(line.generation, SlotState::Free);
-        let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
-        map.u64(geometry.channel(index) + channel::WORD).store(word, Ordering::Release);
+        slot::free_channel(&self.host.segment.map, &self.host.segment.geometry, index, line.generation);
         if let Some(session) = self.sessions.get_mut(&line.session) {
             session.channels.retain(|channel| *channel != index);
         }
@@ -345,10 +329,14 @@ impl Poller {
 
     /// Frees channels that their clients have closed while the session goes on.
     pub(super) fn free_closed_lines(&mut self) {
-        let answered = |line: &&Line| {
-            line.hung_up && line.path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).taken == 0
+        let closed = |line: &mut Line| {
+            // An answer is counted before its bell is rung. Whoever may still ring has the path: a late ring would clear the
+            // ticket of the channel's next user, whose tickets begin at one again.
+            let nobody_rings = line.hung_up && Arc::get_mut(&mut line.path).is_some();
+            let ring = line.path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            (nobody_rings && ring.taken == 0).then_some(line.path.index)
         };
-        let closed: Vec<u32> = self.lines.iter().flatten().filter(answered).map(|line| line.path.index).collect();
+        let closed: Vec<u32> = self.lines.iter_mut().flatten().filter_map(closed).collect();
         closed.into_iter().for_each(|index| self.free_line(index));
     }
 }

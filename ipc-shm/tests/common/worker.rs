@@ -23,7 +23,8 @@ pub fn blueprint(socket: PathBuf, geometry: Geometry) -> Blueprint {
     Blueprint { geometry, socket, max_body: 16 << 20, session_quota: 24 << 20 }
 }
 
-fn listening(shm: &str, plan: &Blueprint, replace: bool) -> Result<Poller, StartError> {
+/// A poller that listens, for whoever drives it.
+pub fn listening(shm: &str, plan: &Blueprint, replace: bool) -> Result<Poller, StartError> {
     let owned = OwnedSegment::create(shm, plan)?;
     stats::name_entry(&owned.segment.map, &owned.segment.geometry, 0, "echo", 0, false);
     let mut poller = Poller::new(owned)?;

@@ -1,4 +1,4 @@
-//! `molt-shm-stat`: what is in the segments of this machine. Reads only; needs no answer from the worker.
+//! What is in the segments of this machine. Reads only; needs no answer from the worker.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,7 +40,8 @@ enum Command {
     Clean,
 }
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(code) => code,
