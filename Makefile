@@ -78,7 +78,7 @@ bench: build transport-bench
 	@$(BIN)/python -m bench run $(if $(QUICK),--quick)
 
 .PHONY: test
-test: test-transport test-entries test-engine test-python
+test: test-transport test-proofs test-entries test-engine test-python
 
 .PHONY: test-transport
 test-transport:
@@ -86,6 +86,13 @@ test-transport:
 	$(CARGO) test --release --locked -p molt-ipc-shm
 	$(CARGO) test --release --locked -p molt-client
 	$(CARGO) test --release --locked -p molt-transport-bench --no-default-features
+
+# The shared words in every order (spec/proofs.md), then each step taken out that the proofs rest on.
+.PHONY: test-proofs
+test-proofs:
+	@$(STEP) 'Proofs of the shared words'
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --locked -p molt-ipc-shm --test loom --target-dir $(TARGET)/loom
+	$(CARGO) test --release --locked -p molt-ipc-shm --test mutants
 
 # What a hostile peer can send (spec/fuzzing.md), under libFuzzer and the address sanitizer. `make test` runs the same
 # functions without both: the kept corpus and a short burst (ipc-shm/tests/fuzz.rs). The compiler's unstable flags that

@@ -5,7 +5,8 @@
 //! ```
 //! One CAS claims an extent and names its owner. A process that is killed between any two instructions therefore leaves
 //! nothing that a scan of owners does not find, and there is no list that could be left half linked.
-//! A block of several extents is a run: its tail extents are claimed first, its head last.
+//! A block of several extents is a run: its tail extents are claimed first, its head last, and given back the other way
+//! round. So whoever sees a head sees its whole run, also where its owner was killed.
 
 use std::sync::atomic::Ordering;
 

@@ -20,8 +20,8 @@
 //! | `stats`, `stat` | counters in the segment; what a tool shows of them |
 //! | `failpoint` | where tests kill a process: before and after every store |
 //!
-//! The files of the first eight rows but `segment`, `bell` and `spin` run in models too (`--cfg loom`), in every order in
-//! which two sides may see each other's stores: `spec/proofs.md`.
+//! `ring`, `doorbell`, `attention`, `cell`, `slot`, `arena` and `lease` run in models too (`--cfg loom`), in every order in
+//! which their sides may take their steps and see each other's stores: `spec/proofs.md`.
 #![warn(missing_docs)]
 
 // The words and bytes that two processes share, and what each side does with them. Under `--cfg loom` this much is there,

@@ -7,7 +7,8 @@
 //! A frame is contiguous and begins at a multiple of 64. Where it would cross the ring's end, a padding frame fills the
 //! rest and the frame begins at place 0. One Release store of the tail commits it; the consumer's Acquire load of the
 //! tail pairs with it, so whoever sees the position sees the bytes. The other way round, the consumer's Release store of
-//! the head after copying pairs with the producer's Acquire load before it overwrites.
+//! the head after copying pairs with the producer's Acquire load before it overwrites. Each of the four is needed: see
+//! `spec/proofs.md`.
 //!
 //! Each side keeps its own position in private memory (what a peer writes into the shared word cannot move it) and a
 //! cached copy of the other's, refreshed only when the cached one says "full" or "empty". The idea of cached positions is
