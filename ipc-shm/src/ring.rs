@@ -214,8 +214,9 @@ impl Consumer {
     fn refresh(&mut self) -> Result<(), RingFault> {
         let tail = self.map.u64(self.place.tail).load(Ordering::Acquire);
         let capacity = self.place.capacity as u64;
-        let (seen, committed) = (self.cached_tail.wrapping_sub(self.head), tail.wrapping_sub(self.head));
-        if committed < seen || committed > capacity || !tail.is_multiple_of(ALIGN as u64) {
+        // Asked only when all that was seen is consumed; so a tail that went back lies behind the own head, modulo 2^64 far
+        // beyond the capacity.
+        if tail.wrapping_sub(self.head) > capacity || !tail.is_multiple_of(ALIGN as u64) {
             return Err(RingFault::Position { own: self.head, theirs: tail, capacity });
         }
         self.cached_tail = tail;

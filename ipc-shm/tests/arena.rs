@@ -114,6 +114,9 @@ proptest! {
                 }
                 Move::Free { which, twice } if !runs.is_empty() => {
                     let (owner, run) = runs.swap_remove(which % runs.len());
+                    // Not another's to give back: nothing happens, or the claims after it would find the room.
+                    arenas[(owner + 1) % 3].free(run);
+                    prop_assert_eq!(arenas[owner].check(&handle(&arenas[owner], run, 1), owners[owner]), Ok(()));
                     arenas[owner].free(run);
                     model[run.first as usize..(run.first + run.count) as usize].fill(None);
                     freed.push((owner, run));
