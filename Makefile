@@ -4,7 +4,6 @@
 #   make demo    builds, starts worker and Django, checks, loads, prints one table, stops everything
 #   make test    builds and runs every test
 #   make bench   the full measurement (QUICK=1 for a short one)
-#   make sanitize  the transport's tests under the address and the thread sanitizer
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
 #   make build   the programs into target/release/, the Python environment into .venv/
 
@@ -121,17 +120,6 @@ fuzz: fuzz-programs
 .PHONY: fuzz-keep
 fuzz-keep: fuzz-programs
 	@$(PYTHON) ipc-shm/fuzz/run.py --keep --found $(FUZZ)/found $(FUZZ)/x86_64-unknown-linux-gnu/release $(TARGETS)
-
-# Both sanitizers, each in a build folder of its own (spec/fuzzing.md). Tests that are about time or about memory limits
-# are named here with the reason why they are left out.
-.PHONY: sanitize sanitize-address sanitize-thread
-sanitize: sanitize-address sanitize-thread
-sanitize-address:
-	@$(STEP) 'Tests of the transport under the address sanitizer'
-	ipc-shm/sanitize/run.sh address
-sanitize-thread:
-	@$(STEP) 'Tests of the transport under the thread sanitizer'
-	ipc-shm/sanitize/run.sh thread
 
 .PHONY: test-entries
 test-entries:
