@@ -53,6 +53,21 @@ fn a_socket_that_a_dead_worker_left_is_replaced_and_only_its_user_may_enter() {
     assert_eq!(call(&worker.client(), &request("echo", b"x")).expect("an answer").to_vec(), b"x");
 }
 
+/// Fault 57: what starts that were killed left beside the socket goes with the next start; what somebody listens on stays.
+#[test]
+fn sockets_of_killed_starts_are_swept() {
+    let names = Names::new();
+    let (dead, live) = (names.file("s.0000beef"), names.file("s.1111beef"));
+    let (other, plain) = (names.file("s.beef"), names.file("s.2222beef"));
+    [&dead, &other].map(|path| drop(UnixListener::bind(path).expect("a socket that nobody listens on")));
+    let _listener = UnixListener::bind(&live).expect("a socket that somebody listens on");
+    std::fs::write(&plain, "no socket").expect("a file");
+    let plan = blueprint(names.socket.clone(), small());
+    let worker = ThreadWorker::planned(names, &plan);
+    assert!(!dead.exists() && live.exists() && other.exists() && plain.exists());
+    assert!(worker.names.socket.exists());
+}
+
 #[test]
 fn the_folder_of_a_socket_is_made_for_this_user_alone() {
     let names = Names::new();

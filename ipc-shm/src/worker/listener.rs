@@ -1,15 +1,22 @@
 //! The socket where clients say hello.
 
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 use crate::failpoint::around;
 use crate::segment::SegmentError;
+
+/// Binding takes a moment; who holds the folder's lock longer hangs.
+const LOCKED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Why the worker cannot begin to listen.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +69,15 @@ impl Listener {
             }
             _ => {}
         }
+        let lock = lock_folder(&place);
+        if lock.is_some() {
+            sweep(&place);
+        }
         let mut path = place.clone().into_os_string();
         path.push(format!(".{:08x}", instance as u32));
         let path = PathBuf::from(path);
         let socket = around(|| UnixListener::bind(&path)).map_err(os("listen on"))?;
+        drop(lock);
         let settled = around(|| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)))
             .and_then(|()| socket.set_nonblocking(true))
             .and_then(|()| std::fs::symlink_metadata(&path));
@@ -113,6 +125,41 @@ pub fn default_socket(shm: &str) -> PathBuf {
         .map(|dir| PathBuf::from(dir).join("molt"))
         .unwrap_or_else(|| std::env::temp_dir().join(format!("molt-{}", geteuid().as_raw())));
     base.join(format!("{}.sock", shm.trim_start_matches('/')))
+}
+
+/// The folder, locked while a socket is bound in it and not listened on yet: it looks like a dead one's then. The kernel
+/// lets go of the lock when its holder dies; one that hangs is not waited for.
+fn lock_folder(place: &Path) -> Option<Flock<File>> {
+    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let until = Instant::now() + LOCKED_WITHIN;
+    let mut file = File::open(folder).ok()?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Some(locked),
+            Err(_) if Instant::now() > until => return None,
+            Err((again, _)) => file = again,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Removes what starts that were killed before they moved their socket to `place` left beside it: sockets of this user on
+/// which nobody listens. Under the folder's lock.
+fn sweep(place: &Path) {
+    let (Some(folder), Some(own)) = (place.parent(), place.file_name().and_then(OsStr::to_str)) else { return };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let is_unmoved = |name: &str| {
+        let ending = name.strip_prefix(own).and_then(|rest| rest.strip_prefix('.'));
+        ending.is_some_and(|ending| ending.len() == 8 && ending.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_own = |meta: Metadata| meta.file_type().is_socket() && meta.uid() == geteuid().as_raw();
+        let is_dead =
+            || UnixStream::connect(entry.path()).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if entry.file_name().to_str().is_some_and(is_unmoved) && entry.metadata().is_ok_and(is_own) && is_dead() {
+            let _ = around(|| std::fs::remove_file(entry.path()));
+        }
+    }
 }
 
 fn prepare_folder(socket: &Path) -> io::Result<()> {
