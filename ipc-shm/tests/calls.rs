@@ -291,10 +291,10 @@ fn tables_that_do_not_fit_a_frame_are_refused_at_once() {
 fn bytes_that_a_request_still_reads_are_not_given_to_others() {
     let worker = ThreadWorker::start();
     let client = worker.client();
-    let short = Request { timeout: Some(Duration::from_millis(30)), ..request("hold", &[9; 300_000]) };
+    let short = Request { timeout: Some(Duration::from_millis(30)), ..request("keep", &[9; 300_000]) };
     assert_eq!(call(&client, &short).expect_err("it is held").outcome, Outcome::Timeout);
     let mut channel = LoopChannel::open(&client.session().expect("a session")).expect("a channel");
-    let held = request("queue", &[8; 300_000]);
+    let held = request("keep", &[8; 300_000]);
     assert!(matches!(channel.submit(&held), Submitted::Id(_)));
     until("it is there", || worker.report().sessions[0].in_flight >= 1 && worker.report().arena.used_bytes >= 300_000);
     drop((channel, client));
@@ -302,7 +302,7 @@ fn bytes_that_a_request_still_reads_are_not_given_to_others() {
     for _ in 0..50 {
         call(&other, &request("echo", &[1; 300_000])).expect("an answer");
         let owner = worker.report().sessions.iter().map(|session| session.arena_bytes).max();
-        assert!(owner >= Some(300_000), "the extents under a queued request went back");
+        assert!(owner >= Some(300_000), "the extents under a running request went back");
     }
     call(&other, &request("release", b"")).expect("an answer");
     until("now they do", || nothing_is_held(&worker) && worker.report().sessions.len() == 1);

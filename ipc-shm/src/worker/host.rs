@@ -1,8 +1,10 @@
 //! What the worker's threads share: the segment, the worker's own blocks, and how an answer is written.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use nix::sys::eventfd::EventFd;
 
 use crate::arena::{Arena, OWNER_WORKER};
 use crate::bell;
@@ -31,6 +33,8 @@ pub struct Host {
     pub blocks: Arc<Blocks>,
     /// Requests that wait for a thread. The engine keeps it.
     pub queued: AtomicUsize,
+    /// Wakes the poller, once there is one.
+    pub(super) wake: OnceLock<Arc<EventFd>>,
 }
 
 impl Host {
@@ -38,7 +42,7 @@ impl Host {
     pub fn new(segment: Segment) -> Arc<Self> {
         let arena = Arena::new(segment.map.clone(), segment.geometry, OWNER_WORKER);
         let blocks = Blocks::new(arena, u64::MAX);
-        Arc::new(Self { segment, blocks, queued: AtomicUsize::new(0) })
+        Arc::new(Self { segment, blocks, queued: AtomicUsize::new(0), wake: OnceLock::new() })
     }
 
     /// A block for a result. If the arena is full, what `peer` has let go of is collected first.
@@ -93,7 +97,11 @@ impl Host {
             }
         }
         stats::count_outcome(map, geometry, outcome);
-        path.peer.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let was_last = path.peer.in_flight.fetch_sub(1, Ordering::AcqRel) == 1;
+        if was_last && path.peer.gone.load(Ordering::Acquire) {
+            // What it had can come back now, not at the next full look (which finds what is missed here).
+            let _ = self.wake.get().map(|wake| wake.write(1));
+        }
     }
 
     /// Puts an answer that is too long for the ring into the arena. Without room there, it becomes what says so.

@@ -107,6 +107,7 @@ impl Poller {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| os(errno.into()))?;
         let wake = Arc::new(EventFd::new().map_err(|errno| os(errno.into()))?);
         let host = Host::new(owned.segment.clone());
+        let _ = host.wake.set(wake.clone());
         let lines = (0..owned.segment.geometry.channels).map(|_| None).collect();
         let poller = Self {
             host,
@@ -313,6 +314,7 @@ impl Poller {
                 Token::Listener => self.accept(),
                 Token::Wake => {
                     let _ = self.wake.read();
+                    self.reclaim_gone();
                 }
                 Token::Session(id) => self.hear(id),
                 Token::Death(id) => self.died(id),

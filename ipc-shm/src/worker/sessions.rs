@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::geteuid;
 
+use crate::attention;
 use crate::bell::{self, LONGEST_SLEEP};
 use crate::doorbell::Woken;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
@@ -167,9 +168,7 @@ impl Poller {
             return self.refuse(id, Outcome::Unavailable, "the worker has been started anew: look its name up again");
         }
         // Whoever has left while an answer was on its way is out by now, and must not count.
-        let gone = |session: &Session| session.peer.as_ref().is_some_and(|peer| peer.gone.load(Ordering::Acquire));
-        let left: Vec<u64> = self.sessions.iter().filter(|(_, session)| gone(session)).map(|(id, _)| *id).collect();
-        left.into_iter().for_each(|id| self.reclaim(id));
+        self.reclaim_gone();
         let pid = self.sessions.get(&id).map_or(0, |session| session.pid);
         let own = self.sessions.values().filter(|other| other.pid == pid && other.peer.is_some()).count();
         if own >= SESSIONS_OF_ONE {
@@ -295,6 +294,13 @@ impl Poller {
         self.reclaim(id);
     }
 
+    /// Takes back what all sessions that are gone had, as far as nothing reads it any more.
+    pub(super) fn reclaim_gone(&mut self) {
+        let gone = |session: &Session| session.peer.as_ref().is_some_and(|peer| peer.gone.load(Ordering::Acquire));
+        let left: Vec<u64> = self.sessions.iter().filter(|(_, session)| gone(session)).map(|(id, _)| *id).collect();
+        left.into_iter().for_each(|id| self.reclaim(id));
+    }
+
     /// Takes back what a session that is gone had, once nothing reads it any more.
     pub(super) fn reclaim(&mut self, id: u64) {
         let host = self.host.clone();
@@ -302,7 +308,12 @@ impl Poller {
         let Some(session) = self.sessions.get(&id) else { return };
         if let Some(peer) = session.peer.clone() {
             let cut = peer.cut.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some();
-            if peer.in_flight.load(Ordering::Acquire) > 0 || (cut && !session.dead) {
+            if peer.in_flight.load(Ordering::Acquire) > 0 {
+                // What it still has running is cancelled at the poller's next step, not at its next full look.
+                session.channels.iter().for_each(|index| attention::set_channel(map, geometry, *index));
+                return;
+            }
+            if cut && !session.dead {
                 return;
             }
             peer.drop_leases();

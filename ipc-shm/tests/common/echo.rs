@@ -6,6 +6,7 @@
 //! | `later` | answers its payload from a pool, in an order of the pool's own |
 //! | `queue` | is taken and not started until `release` |
 //! | `hold` | is started and not answered until `release`, or until it is cancelled |
+//! | `keep` | is started and not answered until `release`, whatever its caller does |
 //! | `release` | answers all that wait |
 //! | `big` | answers as many bytes as its payload (u64) says |
 //! | `drop` | forgets the request |
@@ -54,7 +55,7 @@ impl Service for Echo {
                 self.pool.1.notify_one();
             }
             "queue" => self.waiting.lock().expect("the list").push((request, false)),
-            "hold" => {
+            "hold" | "keep" => {
                 if request.begin() {
                     self.waiting.lock().expect("the list").push((request, true));
                 } else {
@@ -74,7 +75,8 @@ impl Service for Echo {
 
     fn cancelled(&self, _channel: u32) {
         let mut waiting = self.waiting.lock().expect("the list");
-        let (taken_back, others) = waiting.drain(..).partition(|(request, _)| request.is_cancelled());
+        let (taken_back, others) =
+            waiting.drain(..).partition(|(request, _)| request.entry() != "keep" && request.is_cancelled());
         *waiting = others;
         drop(waiting);
         let taken_back: Vec<(Inflight, bool)> = taken_back;
@@ -92,7 +94,7 @@ fn run(request: Inflight) {
         "drop" => drop(request),
         "big" => big(request),
         "table" => tables(request),
-        "echo" | "later" | "queue" | "hold" | "release" => echo(request),
+        "echo" | "later" | "queue" | "hold" | "keep" | "release" => echo(request),
         other => {
             let text = format!("no entry is called {other}");
             request.answer(Answer::failure(Outcome::UnknownEntry, text));
