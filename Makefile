@@ -3,6 +3,8 @@
 #
 #   make demo    builds, starts worker and Django, checks, loads, prints one table, stops everything
 #   make test    builds and runs every test
+#   make chaos   kills and stops clients and workers at random (KILLS=n or MINUTES=m, SEED=s)
+#   make soak    a long load with kills: curves of memory, descriptors, latency (MINUTES=n)
 #   make bench   the full measurement (QUICK=1 for a short one)
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
 #   make build   the programs into target/release/, the Python environment into .venv/
@@ -78,7 +80,7 @@ bench: build transport-bench
 	@$(BIN)/python -m bench run $(if $(QUICK),--quick)
 
 .PHONY: test
-test: test-transport test-proofs test-entries test-engine test-python
+test: test-transport test-proofs test-chaos test-entries test-engine test-python
 
 .PHONY: test-transport
 test-transport:
@@ -120,6 +122,31 @@ fuzz: fuzz-programs
 .PHONY: fuzz-keep
 fuzz-keep: fuzz-programs
 	@$(PYTHON) ipc-shm/fuzz/run.py --keep --found $(FUZZ)/found $(FUZZ)/x86_64-unknown-linux-gnu/release $(TARGETS)
+
+# Real clients and workers, killed and stopped (spec/survival.md). Built by itself: its failpoints are no part of the product.
+CHAOS := $(CARGO) run --quiet --release --locked -p molt-chaos --
+
+.PHONY: test-chaos
+test-chaos:
+	@$(STEP) 'A kill at every failpoint, then at random'
+	$(CARGO) test --release --locked -p molt-chaos
+	@$(CHAOS) failpoints
+	@$(CHAOS) random --kills 200 --seed 1
+
+.PHONY: chaos
+chaos:
+	@$(STEP) 'Random kills and stops'
+	@$(CHAOS) random $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(CHAOS_WORKER),--worker $(CHAOS_WORKER))
+
+.PHONY: chaos-stop
+chaos-stop:
+	@$(STEP) 'A stop (SIGSTOP, later SIGCONT) at every failpoint'
+	@$(CHAOS) failpoints --stop
+
+.PHONY: soak
+soak:
+	@$(STEP) 'Soak: $(or $(MINUTES),60) minutes'
+	@$(CHAOS) soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(CHAOS_WORKER),--worker $(CHAOS_WORKER))
 
 .PHONY: test-entries
 test-entries:
