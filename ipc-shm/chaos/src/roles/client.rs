@@ -113,8 +113,7 @@ impl Caller {
             66..82 => ("grow", short, random.random_range(1..90_000), Plan::Plain),
             82..88 => ("slow", short, random.random_range(100..1000), Plan::Plain),
             88..93 => ("slow", short, random.random_range(500..4000), Plan::Hasty),
-            93..97 if looping => ("hold", short, 0, Plan::TakenBack),
-            93..97 => ("slow", short, 130_000, Plan::TakenBack),
+            93..97 => ("hold", short, 0, Plan::TakenBack),
             _ => ("wrong", short, 0, Plan::Wrong),
         };
         // A blocking call can be taken back only when it has lasted a tenth of a second: seldom.
