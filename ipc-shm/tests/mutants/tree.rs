@@ -89,7 +89,7 @@ impl Tree {
             .args(["--config", "profile.release.package.molt-ipc-shm.opt-level=0"])
             .args(["--config", "profile.release.incremental=true"])
             .current_dir(&self.root)
-            .env("RUSTFLAGS", "--cfg loom --cap-lints warn")
+            .env("RUSTFLAGS", "--cfg loom")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .output()
             .map_err(|error| format!("cargo: {error}"))?;
