@@ -65,8 +65,13 @@ pub(super) enum Token {
     Wake,
     Session(u64),
     Death(u64),
-    Bell(u32),
+    /// The channel and its generation: of one look's events, an earlier one may free a channel and open it for somebody
+    /// else, and what its last user's socket told must not be taken for the next one's.
+    Bell(u32, u64),
 }
+
+/// What of a generation fits beside the channel's number, of which there are at most 65,536.
+const BELL_GENERATIONS: u64 = (1 << 40) - 1;
 
 impl Token {
     fn pack(self) -> u64 {
@@ -75,7 +80,7 @@ impl Token {
             Token::Wake => 1 << 56,
             Token::Session(id) => 2 << 56 | id,
             Token::Death(id) => 3 << 56 | id,
-            Token::Bell(index) => 4 << 56 | index as u64,
+            Token::Bell(index, generation) => 4 << 56 | (generation & BELL_GENERATIONS) << 16 | index as u64,
         }
     }
 
@@ -86,7 +91,7 @@ impl Token {
             1 => Token::Wake,
             2 => Token::Session(number),
             3 => Token::Death(number),
-            _ => Token::Bell(number as u32),
+            _ => Token::Bell(number as u32 & 0xffff, number >> 16),
         }
     }
 }
@@ -318,8 +323,9 @@ impl Poller {
                 }
                 Token::Session(id) => self.hear(id),
                 Token::Death(id) => self.died(id),
-                Token::Bell(index) => {
+                Token::Bell(index, generation) => {
                     if let Some(Some(line)) = self.lines.get_mut(index as usize)
+                        && line.generation & BELL_GENERATIONS == generation
                         && line.rung(event.events())
                     {
                         let _ = self.epoll.delete(&line.path.bell);
@@ -416,4 +422,25 @@ fn take_one(host: &Arc<Host>, line: &mut Line, frame: &mut Vec<u8>) -> Result<Ta
         readers: Default::default(),
         queue_depth,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Token;
+
+    #[test]
+    fn an_event_names_what_it_is_about() {
+        for token in [
+            Token::Listener,
+            Token::Wake,
+            Token::Session(7),
+            Token::Death(1 << 40),
+            Token::Bell(0, 0),
+            Token::Bell(65_535, (1 << 40) - 1),
+            Token::Bell(3, 9),
+        ] {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+        assert_ne!(Token::Bell(3, 9).pack(), Token::Bell(3, 10).pack(), "the channel's next user is another");
+    }
 }

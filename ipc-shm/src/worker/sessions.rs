@@ -221,7 +221,7 @@ impl Poller {
             }
         };
         let generation = slot::open_channel(map, geometry, index, peer.slot);
-        self.watch_for(&bell, BELL_EVENTS, Token::Bell(index)).map_err(|error| error.to_string())?;
+        self.watch_for(&bell, BELL_EVENTS, Token::Bell(index, generation)).map_err(|error| error.to_string())?;
         let ring =
             ReplyRing { producer: Producer::new(map.clone(), RingPlace::of_responses(geometry, index)), taken: 0 };
         let path = Arc::new(ReplyPath { index, peer: peer.clone(), bell, ring: ring.into() });
