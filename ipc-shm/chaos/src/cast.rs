@@ -405,8 +405,9 @@ impl Cast {
         let runs = std::mem::take(&mut self.runs);
         let (tally, broken) = judge(&lives, (!self.foreign).then_some(&runs));
         self.totals.tally.add(&tally);
-        self.totals.violations.extend(broken);
+        self.totals.violations.extend(self.stage.explained(broken));
         self.totals.violations.extend(self.stage.accusations());
+        self.stage.forget_failures();
         clients.iter().for_each(|client| self.stage.forget(client.number));
         self.totals.rounds += 1;
         Ok(())

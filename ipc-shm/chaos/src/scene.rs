@@ -299,7 +299,7 @@ impl Scene {
             .collect();
         let (tally, broken) = judge(&lives, Some(&runs));
         report.tally = tally;
-        report.violations.extend(broken);
+        report.violations.extend(stage.explained(broken));
         Ok(())
     }
 }

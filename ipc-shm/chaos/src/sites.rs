@@ -89,14 +89,25 @@ struct Private {
 }
 
 fn is_atomic(of: &syn::Type) -> bool {
-    matches!(of, syn::Type::Path(path)
-        if path.path.segments.last().is_some_and(|last| last.ident.to_string().starts_with("Atomic")))
+    match of {
+        syn::Type::Path(path) => {
+            path.path.segments.last().is_some_and(|last| last.ident.to_string().starts_with("Atomic"))
+        }
+        syn::Type::Reference(reference) => is_atomic(&reference.elem),
+        _ => false,
+    }
 }
 
 impl<'a> Visit<'a> for Private {
     fn visit_field(&mut self, field: &'a syn::Field) {
         if let (true, Some(name)) = (is_atomic(&field.ty), &field.ident) {
             self.names.insert(name.to_string());
+        }
+    }
+
+    fn visit_signature(&mut self, signature: &'a syn::Signature) {
+        if matches!(&signature.output, syn::ReturnType::Type(_, of) if is_atomic(of)) {
+            self.names.insert(signature.ident.to_string());
         }
     }
 
@@ -134,6 +145,7 @@ fn name_of(receiver: &syn::Expr) -> String {
             syn::Member::Unnamed(_) => String::new(),
         },
         syn::Expr::MethodCall(call) => call.method.to_string(),
+        syn::Expr::Call(call) => name_of(&call.func),
         syn::Expr::Paren(inner) => name_of(&inner.expr),
         syn::Expr::Reference(inner) => name_of(&inner.expr),
         syn::Expr::Unary(inner) => name_of(&inner.expr),

@@ -12,7 +12,7 @@ use crate::journal::{ClientTail, Record, WorkerTail};
 use crate::oracle::Runs;
 use crate::process::{End, Process, patience, within};
 use crate::roles::client::Manner;
-use crate::roles::{Break, VIOLATIONS, journal};
+use crate::roles::{Break, FAILURES, VIOLATIONS, journal};
 
 /// Where one cast of processes plays.
 #[derive(Debug)]
@@ -254,6 +254,24 @@ impl Stage {
             found.push(format!("a process said: {said}"));
         }
         found
+    }
+
+    /// Adds to what was broken why those requests failed, as their clients were told.
+    pub fn explained(&self, broken: Vec<String>) -> Vec<String> {
+        if broken.is_empty() {
+            return broken;
+        }
+        let why = std::fs::read_to_string(self.file(FAILURES)).unwrap_or_default();
+        let of = |what: &String| {
+            let request = what.split('(').next().unwrap_or(what);
+            why.lines().find(|line| line.starts_with(request)).map(|line| format!("{what}: {line}"))
+        };
+        broken.into_iter().map(|what| of(&what).unwrap_or(what)).collect()
+    }
+
+    /// Forgets why requests failed.
+    pub fn forget_failures(&self) {
+        let _ = std::fs::remove_file(self.file(FAILURES));
     }
 
     /// Forgets a process's journal.

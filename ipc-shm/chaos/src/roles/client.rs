@@ -164,7 +164,12 @@ impl Caller {
 
     /// Calls, waits on through interruptions, and takes back what is to be taken back.
     fn call(&self, random: &mut StdRng, ask: &Ask, request: &Request<'_>) -> Result<(Reply, bool), Outcome> {
-        let failed = |failure: Failure| failure.outcome;
+        let failed = |failure: Failure| {
+            if failure.outcome != Outcome::Timeout {
+                self.place.explain(ask.key.seq, &failure.message);
+            }
+            failure.outcome
+        };
         let mut called = self.client.call(request).map_err(failed)?;
         loop {
             match called {

@@ -54,6 +54,7 @@ fn serve(caller: &Caller, thread: u8, random: &mut StdRng, mut channel: LoopChan
                     break;
                 }
                 Submitted::Gone(failure) | Submitted::Refused(failure) => {
+                    caller.place.explain(ask.key.seq, &failure.message);
                     caller.ended(thread, &ask, failure.outcome, false);
                     break;
                 }
@@ -66,6 +67,11 @@ fn serve(caller: &Caller, thread: u8, random: &mut StdRng, mut channel: LoopChan
             };
             if let Ok(reply) = &result {
                 caller.verify(&ask, reply);
+            }
+            if let Err(failure) = &result
+                && failure.outcome != Outcome::Timeout
+            {
+                caller.place.explain(ask.key.seq, &failure.message);
             }
             let outcome = result.map_or_else(|failure| failure.outcome, |reply| reply.outcome);
             caller.ended(thread, &ask, outcome, false);

@@ -65,13 +65,23 @@ impl Place {
 
     /// Writes down what no process may ever see.
     pub fn accuse(&self, what: &str) {
-        let line = format!("process {} ({}): {what}\n", self.number, std::process::id());
-        let path = self.folder.join(VIOLATIONS);
+        self.append(VIOLATIONS, &format!("process {} ({}): {what}\n", self.number, std::process::id()));
+    }
+
+    /// Writes down why a request failed, for whoever asks later.
+    pub fn explain(&self, seq: u32, why: &str) {
+        self.append(FAILURES, &format!("client {} request {seq} : {why}\n", self.number));
+    }
+
+    fn append(&self, name: &str, line: &str) {
+        let path = self.folder.join(name);
         let file = File::options().create(true).append(true).open(path).expect("a file for violations");
         (&file).write_all(line.as_bytes()).expect("room for a violation");
     }
 }
 
+/// The file in a stage's folder that says why requests failed.
+pub const FAILURES: &str = "failures";
 /// The file in a stage's folder that must stay empty.
 pub const VIOLATIONS: &str = "violations";
 
