@@ -82,10 +82,15 @@ bench: build transport-bench
 .PHONY: test
 test: test-transport test-proofs test-chaos test-entries test-engine test-python
 
+# Tests in which it makes a difference whether the segment has a name; the others map no segment, or are about names.
+NAMELESS_TESTS := calls deaths doctor fork hostile loops start strangers
+
 .PHONY: test-transport
 test-transport:
 	@$(STEP) 'Tests of the transport and of the C ABI'
 	$(CARGO) test --release --locked -p molt-ipc-shm
+	@$(STEP) 'The same with segments that have no name'
+	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-ipc-shm $(foreach test,$(NAMELESS_TESTS),--test $(test))
 	$(CARGO) test --release --locked -p molt-client
 	$(CARGO) test --release --locked -p molt-transport-bench --no-default-features
 
@@ -158,11 +163,13 @@ test-entries:
 test-engine:
 	@$(STEP) 'Tests of the worker'
 	$(CARGO) test --release --locked -p molt-engine
+	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine --test clients --test stop
 
 .PHONY: test-python
 test-python: build
 	@$(STEP) 'Tests of molt_accel, of the Django project and of the measurement'
 	$(BIN)/python -m pytest -q client-py/tests
+	MOLT_TEST_SEGMENT=memfd $(BIN)/python -m pytest -q client-py/tests/test_worker_calls.py client-py/tests/test_worker_async.py
 	cd django_app && ../$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q bench/tests
 

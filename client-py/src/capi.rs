@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_schema::ffi::FFI_ArrowSchema;
-use molt_ipc_shm::client::{Called, Client, ClientBlock, Failure, Pending, Submitted};
+use molt_ipc_shm::client::{Called, Client, ClientBlock, Failure, LOOK_WITHIN, Pending, Submitted};
 use molt_ipc_shm::stat::Report;
-use molt_ipc_shm::{Outcome, Segment};
+use molt_ipc_shm::{Address, Outcome};
 
 use crate::hold::{self, Arguments, Hold, LoopHold, TableHold};
 
@@ -117,13 +117,22 @@ unsafe fn name<'a>(text: *const c_char) -> Result<&'a str, Failure> {
     unsafe { CStr::from_ptr(text) }.to_str().map_err(|_| Failure::new(Outcome::InvalidInput, "a name is not UTF-8"))
 }
 
+/// Where a worker is found: by name, by socket, or both. Either may be NULL, not both.
+unsafe fn address(shm: *const c_char, socket: *const c_char) -> Result<Address, Failure> {
+    // SAFETY: the caller promises NUL-terminated strings, or NULL.
+    let text = |text: *const c_char| if text.is_null() { Ok(None) } else { unsafe { name(text) }.map(Some) };
+    Address::of(text(shm)?, text(socket)?.map(PathBuf::from))
+        .ok_or_else(|| Failure::new(Outcome::InvalidInput, "neither a segment's name nor a socket is given"))
+}
+
 /// The version of this ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_abi_version() -> u32 {
     2
 }
 
-/// Attaches to the segment of that name; `socket` may be NULL.
+/// Attaches to the segment of that name. `socket` may be NULL; with it, `shm` may be: the worker is then found by its socket
+/// alone, and hands its segment over if that has no name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_attach(
     shm: *const c_char,
@@ -135,10 +144,8 @@ pub unsafe extern "C" fn molt_attach(
 ) -> *mut MoltClient {
     let attach = || {
         // SAFETY: as the C caller promises.
-        let shm = unsafe { name(shm) }?;
-        // SAFETY: the same.
-        let socket = if socket.is_null() { None } else { Some(PathBuf::from(unsafe { name(socket) }?)) };
-        Ok(MoltClient(Arc::new(Client::attach(shm, socket, Duration::from_millis(wait_ms))?)))
+        let address = unsafe { address(shm, socket) }?;
+        Ok(MoltClient(Arc::new(Client::attach_to(address, Duration::from_millis(wait_ms))?)))
     };
     // SAFETY: as the C caller promises.
     unsafe { give(guarded(attach), outcome, err, err_cap) }
@@ -722,18 +729,24 @@ pub unsafe extern "C" fn molt_schema_capsule_free(capsule: *mut c_void) {
     }
 }
 
-/// What molt-shm-stat --json prints, read from the segment itself. Goes back through molt_string_free.
+/// What molt-shm-stat --json prints, read from the segment itself: that of `client`, or, if that is NULL, the one found by
+/// `shm` and `socket` as in molt_attach. Goes back through molt_string_free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_stat_json(
+    client: *mut MoltClient,
     shm: *const c_char,
+    socket: *const c_char,
     outcome: *mut i32,
     err: *mut c_char,
     err_cap: usize,
 ) -> *mut c_char {
     let json = guarded(|| {
-        // SAFETY: as the C caller promises.
-        let segment = Segment::open(unsafe { name(shm) }?)
-            .map_err(|error| Failure::new(Outcome::Unavailable, error.to_string()))?;
+        let segment = match client.is_null() {
+            // SAFETY: as the C caller promises.
+            true => unsafe { address(shm, socket) }?.look(LOOK_WITHIN)?,
+            // SAFETY: as the C caller promises.
+            false => unsafe { &*client }.0.look()?,
+        };
         CString::new(Report::of(&segment).to_json()).map_err(|error| Failure::new(Outcome::Internal, error.to_string()))
     });
     match json {

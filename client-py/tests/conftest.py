@@ -35,17 +35,26 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
+MEMFD = os.environ.get("MOLT_TEST_SEGMENT") == "memfd"
+"""Whether the tests run with segments that have no name."""
+
+
+def attached(other: molt_accel.Client, **given: Any) -> molt_accel.Client:
+    """A further client of another's worker."""
+    return molt_accel.attach(other.shm, socket=other.socket, **given)
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[molt_accel.SpawnedClient]:
     """A client of a worker that the module's tests share and leave unharmed."""
-    with molt_accel.spawn(arena="32MiB", threads=2) as spawned:
+    with molt_accel.spawn(arena="32MiB", threads=2, memfd=MEMFD) as spawned:
         yield spawned
 
 
 @pytest.fixture
 def own() -> Iterator[molt_accel.SpawnedClient]:
     """A client of a worker that the test may stop or kill."""
-    with molt_accel.spawn(arena="32MiB", threads=2) as spawned:
+    with molt_accel.spawn(arena="32MiB", threads=2, memfd=MEMFD) as spawned:
         yield spawned
 
 

@@ -12,7 +12,7 @@ from molt_accel.django import client, settings
 
 
 def test_defaults() -> None:
-    assert settings.check({}) == ("/molt0", 5.0, 64 * 2**20, 0.0, 503, None)
+    assert settings.check({}) == ("/molt0", None, 5.0, 64 * 2**20, 0.0, 503, None)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_defaults() -> None:
     [
         ({"TIMOUT": 1}, r"MOLT\['TIMOUT'\] is unknown. hint: did you mean 'TIMEOUT'\?"),
         ({"shm": "/x"}, r"MOLT\['shm'\] is unknown. hint: did you mean 'SHM'\?"),
-        ({"QQQ": 1}, r"known keys: SHM, TIMEOUT, MAX_BODY"),
+        ({"QQQ": 1}, r"known keys: SHM, SOCKET, TIMEOUT, MAX_BODY"),
         ({"TIMEOUT": "5"}, r"MOLT\['TIMEOUT'\] is '5'. hint: give seconds, over 0"),
         ({"TIMEOUT": 0}, r"MOLT\['TIMEOUT'\] is 0"),
         ({"MAX_BODY": 1.5}, r"MOLT\['MAX_BODY'\] is 1.5"),
@@ -28,6 +28,7 @@ def test_defaults() -> None:
         ({"ATTACH_WAIT": -1}, r"MOLT\['ATTACH_WAIT'\] is -1"),
         ({"BUSY_STATUS": 500}, r"MOLT\['BUSY_STATUS'\] is 500. hint: give 503 or 429"),
         ({"SHM": ""}, r"MOLT\['SHM'\] is ''"),
+        ({"SOCKET": ""}, r"MOLT\['SOCKET'\] is ''. hint: give a path"),
         ({"ERROR_RESPONSE": "no.such.thing"}, r"MOLT\['ERROR_RESPONSE'\] is 'no.such.thing'"),
         ({"ERROR_RESPONSE": 5}, r"MOLT\['ERROR_RESPONSE'\] is 5"),
         ("/molt0", r"MOLT is a str. hint: make it a dict"),
@@ -44,4 +45,6 @@ def test_overridden_settings_are_honoured_and_so_is_their_end() -> None:
     with override_settings(MOLT={"SHM": "/molt-tests-other", "TIMEOUT": 0.5, "ATTACH_WAIT": 0.1}):
         inside = client()
         assert (inside.shm, inside.timeout, inside.wait) == ("/molt-tests-other", 0.5, 0.1)
+    with override_settings(MOLT={"SOCKET": "/tmp/molt-tests-nobody.sock"}):
+        assert (client().shm, client().socket) == (None, "/tmp/molt-tests-nobody.sock")
     assert client() is before

@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 import molt_accel
-from conftest import stop, until
+from conftest import attached, stop, until
 
 Client = molt_accel.SpawnedClient
 
@@ -29,7 +29,7 @@ async def test_every_method_has_its_twin(client: Client) -> None:
     assert (await client.acall("compute", {"values": [1]}, params={"scale": 3}))["scaled"] == [3]
     assert 0 < await client.aping() < 5
     assert (await client.astats())["worker"]["pid"] == client.worker.pid
-    async with molt_accel.Client(client.shm) as other:
+    async with molt_accel.Client(client.shm, socket=client.socket) as other:
         assert await other.acall("echo", 1) == 1
     with pytest.raises(molt_accel.MoltClosed):
         await other.acall("echo", 1)
@@ -96,7 +96,7 @@ async def test_a_killed_worker_ends_what_is_in_flight(own: Client) -> None:
 
 
 async def test_closing_ends_what_is_in_flight(own: Client) -> None:
-    other = molt_accel.attach(own.shm)
+    other = attached(own)
     await other.acall("echo", 1)
     stop(own.worker.pid)
     try:

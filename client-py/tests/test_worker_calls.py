@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import molt_accel
+from conftest import attached
 from molt_accel import codecs
 from molt_accel.block import Block
 from conftest import stop, until
@@ -93,7 +94,7 @@ def test_a_deadline_that_has_passed_is_a_timeout(client: Client) -> None:
 
 @pytest.mark.parametrize("how", ["call", "client", "first call"])
 def test_a_stopped_worker_is_a_timeout_on_time(own: Client, how: str) -> None:
-    client = molt_accel.attach(own.shm, timeout=0.3 if how == "client" else 60.0)
+    client = attached(own, timeout=0.3 if how == "client" else 60.0)
     if how != "first call":  # the first one needs the worker for a channel
         assert client.call("echo", 1) == 1
     stop(own.worker.pid)
@@ -162,7 +163,7 @@ def test_threads_share_a_client(client: Client) -> None:
 def test_ping_and_stats(client: Client) -> None:
     assert 0 < client.ping() < 5
     stats = client.stats()
-    assert stats["worker"]["pid"] == client.worker.pid and stats["segment"]["name"] == client.shm
+    assert stats["worker"]["pid"] == client.worker.pid and stats["segment"]["name"] == client.where
     assert os.getpid() in [session["pid"] for session in stats["sessions"]]
 
 
@@ -175,7 +176,7 @@ def test_nothing_is_held_after_calls(client: Client) -> None:
 
 def test_a_closed_client_refuses_and_its_session_ends() -> None:
     with molt_accel.spawn(arena="16MiB") as own:
-        other = molt_accel.attach(own.shm)
+        other = attached(own)
         with other:
             assert len(own.stats()["sessions"]) == 2
         until(lambda: len(own.stats()["sessions"]) == 1, "the session ends")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import molt_accel
-from conftest import until
+from conftest import attached, until
 
 Client = molt_accel.SpawnedClient
 
@@ -134,7 +134,7 @@ async def test_work_of_an_event_loop_is_lost_with_its_worker(own: Client) -> Non
 
 
 def test_closing_a_client_lets_a_call_in_another_thread_finish(own: Client) -> None:
-    other = molt_accel.attach(own.shm)
+    other = attached(own)
     small = pa.table({"a": list(range(8_000))})
     ended: list[Any] = []
     thread = threading.Thread(target=lambda: ended.append(other.call("slow", small, "arrow", timeout=SECONDS)))

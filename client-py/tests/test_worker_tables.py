@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import molt_accel
-from conftest import until
+from conftest import attached, until
 from molt_accel import table as table_module
 from molt_accel._lib import lib
 
@@ -112,7 +112,7 @@ def test_without_pyarrow_the_schema_is_names_and_formats(client: Client, monkeyp
 
 
 def test_what_was_handed_out_outlives_table_and_client(client: Client) -> None:
-    with molt_accel.attach(client.shm) as other:
+    with attached(client) as other:
         table = other.query("select * from t", tables={"t": pa.table({"a": list(range(20_000))})})
         arrow, again = table.to_pyarrow(), table.to_pyarrow()
         capsule = table.__arrow_c_stream__()

@@ -13,6 +13,7 @@ use clap::Parser;
         molt_worker                                      defaults: /molt0, molt_exports.json if it is there\n  \
         molt_worker --exports molt_exports.json --arena 1GiB\n  \
         molt_worker --shm /shop --socket /run/shop/molt.sock --threads 8\n  \
+        molt_worker --memfd --socket /run/molt.sock      no /dev/shm: for containers that share a socket alone\n  \
         molt_worker --supervise                          restarts the worker when it dies\n  \
         molt_worker --replace                            takes over from a running worker of that name\n\n\
         What runs: `molt-shm-stat`. Logs go to standard error; MOLT_LOG=debug shows more."
@@ -21,13 +22,17 @@ pub struct Arguments {
     /// Name of the shared-memory segment.
     #[arg(long, default_value = "/molt0", value_name = "NAME")]
     pub shm: String,
+    /// Keep the segment in memory without a name and hand it over the socket: nothing in /dev/shm, nothing left behind.
+    #[arg(long, requires = "socket", conflicts_with = "shm")]
+    pub memfd: bool,
     /// Unix socket where clients say hello [default: NAME.sock in $XDG_RUNTIME_DIR/molt or /tmp/molt-UID].
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Manifest of entries and tables [default: molt_exports.json if it is there, else the built-in entries alone].
     #[arg(long, value_name = "FILE")]
     pub exports: Option<PathBuf>,
-    /// Shared memory for bodies, results and tables: a size like 256MiB, or auto for what /dev/shm has to spare.
+    /// Shared memory for bodies, results and tables: a size like 256MiB, or auto for what /dev/shm (with --memfd: the
+    /// memory that is allowed) has to spare.
     #[arg(long, default_value = "auto", value_name = "SIZE", value_parser = parse_arena)]
     pub arena: Arena,
     /// Threads that run entries [default: one a core].
@@ -50,7 +55,7 @@ pub struct Arguments {
 /// How large the arena is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arena {
-    /// What suits the free space of /dev/shm.
+    /// What suits the free space of /dev/shm, or the free memory.
     Auto,
     /// That many bytes.
     Bytes(u64),

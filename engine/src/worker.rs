@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use molt_ipc_shm::layout::Geometry;
+use molt_ipc_shm::nameless;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment, auto_arena};
 use molt_ipc_shm::stats;
 use molt_ipc_shm::worker::{Poller, Stop, default_socket};
@@ -46,7 +47,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let registry = Registry::build(&manifest, &sql, !arguments.no_adhoc_sql)?;
 
     let (plan, arena_note) = blueprint(arguments, registry.names.len())?;
-    let owned = OwnedSegment::create(&arguments.shm, &plan).map_err(|error| error.to_string())?;
+    let owned = match arguments.memfd {
+        true => OwnedSegment::create_nameless(&plan),
+        false => OwnedSegment::create(&arguments.shm, &plan),
+    };
+    let owned = owned.map_err(|error| error.to_string())?;
     let segment = owned.segment.clone();
     for entry in registry.iter() {
         let limit = entry.limit.map_or(0, |limit| limit.as_nanos() as u64);
@@ -60,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let _ = entries::started();
     let previous = poller.open(arguments.replace).map_err(|error| error.to_string())?;
     info!(
-        shm = arguments.shm,
+        shm = if arguments.memfd { "none (memfd)" } else { &arguments.shm },
         socket = %plan.socket.display(),
         arena = arena_note,
         threads,
@@ -94,6 +99,13 @@ fn blueprint(arguments: &Arguments, entries: usize) -> Result<(Blueprint, String
     let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64);
     let (bytes, note) = match arguments.arena {
         Arena::Bytes(bytes) => (bytes, mib(bytes)),
+        Arena::Auto if arguments.memfd => {
+            let (bytes, free) = nameless::auto_arena();
+            if bytes < 1 << 20 {
+                return Err(format!("only {} of memory are free; hint: allow more memory", mib(free)));
+            }
+            (bytes, format!("{} (auto: {} of memory are free)", mib(bytes), mib(free)))
+        }
         Arena::Auto => {
             let (bytes, free) = auto_arena().map_err(|error| format!("cannot look at /dev/shm: {error}"))?;
             if bytes < 1 << 20 {

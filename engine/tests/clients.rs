@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use common::ask::{Ask, Line, health, marked};
 use common::{SOON, Worker, tables, until_true};
 use molt_ipc_shm::Codec;
-use molt_ipc_shm::client::Client;
 use serde_json::json;
 
 /// Set for this test program when it is to be the client that dies: the segment, and the mark of the request.
@@ -38,7 +37,7 @@ impl Drop for Victim {
 /// What the victim does: a request that runs, a result that it holds, a block that it has not sent. Then it waits for its end.
 fn be_the_victim(what: &str) {
     let (shm, mark): (String, PathBuf) = serde_json::from_str(what).unwrap();
-    let client = Client::attach(&shm, None, SOON).unwrap();
+    let client = common::find(&shm, SOON).unwrap();
     let _block = tables::block(&client, &[1; 600_000]);
     let _held = Ask::of("echo").body(Codec::Raw, &[1; 300_000]).call(&client).ok();
     let body = json!({"mark": mark}).to_string();

@@ -59,7 +59,7 @@ fn help_shows_every_flag_with_examples_and_version_is_the_packages() {
     let folder = Folder::new();
     let (code, help, _) = run(common::WORKER, folder.path(), &["--help"]);
     assert_eq!(code, Some(0));
-    let flags = "--shm --socket --exports --arena --threads --queue --supervise --replace --no-adhoc-sql";
+    let flags = "--shm --memfd --socket --exports --arena --threads --queue --supervise --replace --no-adhoc-sql";
     for part in flags.split(' ').chain(["Examples:", "molt_worker --exports molt_exports.json", "/molt0", "256MiB"]) {
         assert!(help.contains(part), "{part:?} is not in {help}");
     }

@@ -35,7 +35,7 @@ impl Busy {
         marked(&mark, "started");
         let waiting = line.send(&Ask::of("trial_hold").body(Codec::Json, &body));
         queued(&client, 1);
-        let segment = Segment::open(&worker.shm).unwrap();
+        let segment = common::look(&worker.shm).unwrap();
         Self { client, line, body, gate, running, waiting, segment }
     }
 
@@ -67,7 +67,7 @@ fn stops_in_good_order(signal: Signal) {
     // What comes now is refused, and a newcomer is told why.
     let late = busy.line.send(&Ask::of("trial_hold").body(Codec::Json, &busy.body));
     busy.line.answer(late).fails(Outcome::Unavailable, &["stopping", "not started"]);
-    let newcomer = Client::attach(&worker.shm, None, std::time::Duration::ZERO).unwrap_err();
+    let newcomer = common::find(&worker.shm, std::time::Duration::ZERO).unwrap_err();
     assert!(newcomer.message.contains("stopping"), "{}", newcomer.message);
     assert!(worker.ended_by_now().is_none(), "it ended before what ran: {}", worker.log());
     busy.let_go();
@@ -167,7 +167,8 @@ fn successor_of(old: &Worker) -> Worker {
     let (socket, exports) = (old.socket(), old.folder.join("exports.json"));
     let args = ["--replace", "--socket", socket.to_str().unwrap(), "--exports", exports.to_str().unwrap()];
     let next = Worker::launch(old.shm.clone(), old.folder.clone(), &args);
-    let serves = || Segment::open_serving(&old.shm).is_ok_and(|new| new.header.worker_pid == next.pid());
+    let serving = || common::look(&old.shm).ok().and_then(|segment| segment.serving().ok());
+    let serves = || serving().is_some_and(|new| new.header.worker_pid == next.pid());
     until_true("the next worker", serves);
     next
 }
@@ -193,7 +194,7 @@ fn queries_and_built_in_entries_may_always_be_sent_again() {
         {"name": "trial_wait", "kind": "native", "library": library, "idempotent": true},
         {"name": "ones", "kind": "sql", "sql": "select 1 as one"}]);
     let worker = Worker::with(&manifest(exports), &[]);
-    let segment = Segment::open(&worker.shm).unwrap();
+    let segment = common::look(&worker.shm).unwrap();
     let entries = (0..).map_while(|index| EntryStats::read(&segment.map, &segment.geometry, index));
     let never: Vec<String> = entries.filter(|entry| !entry.idempotent).map(|entry| entry.name).collect();
     assert_eq!(never, ["trial_hold"]);
@@ -308,14 +309,18 @@ fn a_supervisor_does_not_start_what_cannot_start_again_and_again() {
 
 #[test]
 fn a_client_waits_for_a_worker_that_is_about_to_start() {
-    let (shm, folder) = (unique_shm(), std::sync::Arc::new(Folder::new()));
-    let absent = Client::attach(&shm, None, std::time::Duration::ZERO).unwrap_err();
+    let folder = std::sync::Arc::new(Folder::new());
+    let (shm, start) = match common::nameless() {
+        true => (folder.join("w.sock").display().to_string(), "molt_worker --memfd --socket"),
+        false => (unique_shm(), "molt_worker --shm"),
+    };
+    let absent = common::find(&shm, std::time::Duration::ZERO).unwrap_err();
     assert_eq!(absent.outcome, Outcome::Unavailable);
-    for part in [&shm, "no molt_worker", "hint:", "molt_worker --shm"] {
+    for part in [&shm, "hint:", start] {
         assert!(absent.message.contains(part), "{}", absent.message);
     }
     let worker = std::thread::scope(|scope| {
-        let client = scope.spawn(|| Client::attach(&shm, None, SOON).map(|client| health(&client)["status"].clone()));
+        let client = scope.spawn(|| common::find(&shm, SOON).map(|client| health(&client)["status"].clone()));
         let worker = Worker::launch(shm.clone(), folder, &[]);
         assert_eq!(client.join().unwrap().unwrap(), "ok");
         worker

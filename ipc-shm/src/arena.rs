@@ -115,6 +115,19 @@ pub struct Run {
     pub generation: u64,
 }
 
+/// What an extent's control word says, for tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtentWord {
+    /// Whether somebody has it.
+    pub taken: bool,
+    /// Who.
+    pub owner: u16,
+    /// Whether it is the first of a run.
+    pub head: bool,
+    /// Grows with each claim.
+    pub generation: u64,
+}
+
 /// One owner's view of the arena.
 #[derive(Debug, Clone)]
 pub struct Arena {
@@ -244,6 +257,18 @@ impl Arena {
             }
         }
         Ok(())
+    }
+
+    /// Every control word as it is now.
+    pub fn words(&self) -> Vec<ExtentWord> {
+        let words = (0..self.geometry.extents).map(|extent| self.load(extent));
+        let shown = words.map(|word| ExtentWord {
+            taken: state_of(word) != FREE,
+            owner: owner_of(word),
+            head: state_of(word) == HEAD,
+            generation: generation_of(word),
+        });
+        shown.collect()
     }
 
     /// Bytes and blocks that an owner has (`None`: everybody), counted from the control words.

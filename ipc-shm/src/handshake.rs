@@ -6,6 +6,9 @@
 //!   client -> OPEN     one more channel, please
 //!   worker -> CHANNEL  its number + its doorbell     or REFUSED
 //!   client closes the socket: the session ends (when its last lease has)
+//!
+//!   anybody of this user -> LOOK     where is your segment? (before HELLO, or instead of it)
+//!   worker -> SEGMENT                its name, or the segment itself
 //! ```
 //! A message is a head of 8 bytes (length of the rest, kind) and at most [`MESSAGE_MAX`] bytes. Doorbell bytes travel on
 //! sockets of their own, so they never mix with messages.
@@ -34,6 +37,10 @@ pub mod message {
     pub const OPEN: u32 = 4;
     /// Worker: [`super::Opened`], with the doorbell's descriptor.
     pub const CHANNEL: u32 = 5;
+    /// Client or tool: no payload. Takes no session slot.
+    pub const LOOK: u32 = 6;
+    /// Worker: the segment's name; nothing and a descriptor when it has none.
+    pub const SEGMENT: u32 = 7;
 }
 
 record! {
@@ -171,7 +178,7 @@ impl Inbox {
         let Some((head, rest)) = self.bytes.split_first_chunk::<8>() else { return Ok(None) };
         let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        if len > MESSAGE_MAX || !(message::HELLO..=message::CHANNEL).contains(&kind) {
+        if len > MESSAGE_MAX || !(message::HELLO..=message::SEGMENT).contains(&kind) {
             let what = format!("message of kind {kind} and {len} bytes, at most {MESSAGE_MAX} are allowed");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }

@@ -7,6 +7,8 @@
 //! | `layout` | the place of every byte |
 //! | `mapping`, `word` | the only ways to touch the bytes; the atomics among them |
 //! | `segment` | the shared-memory object: made, named, found, checked |
+//! | `nameless` | a segment without a name |
+//! | `address`, `socket_path` | where a worker is found; who has the path of a socket |
 //! | `ring`, `frame` | frames in a ring; what a frame says |
 //! | `doorbell`, `bell`, `spin` | waking who sleeps, and only who sleeps |
 //! | `attention` | what the worker should look at |
@@ -17,7 +19,7 @@
 //! | `handshake` | what is said on the session socket |
 //! | `worker/` | the worker's side |
 //! | `client/` | the client's side |
-//! | `stats`, `stat` | counters in the segment; what a tool shows of them |
+//! | `stats`, `stat`, `doctor` | counters in the segment; what a tool shows of them; what is wrong with a segment |
 //! | `failpoint` | where tests kill a process: before and after every store |
 //!
 //! `ring`, `doorbell`, `attention`, `cell`, `slot`, `arena` and `lease` run in models too (`--cfg loom`), in every order in
@@ -47,17 +49,25 @@ pub mod word;
 
 // What the operating system takes part in.
 #[cfg(not(loom))]
+mod address;
+#[cfg(not(loom))]
 pub mod bell;
 #[cfg(not(loom))]
 pub mod block;
 #[cfg(not(loom))]
 pub mod client;
 #[cfg(not(loom))]
+pub mod doctor;
+#[cfg(not(loom))]
 pub mod handshake;
+#[cfg(not(loom))]
+pub mod nameless;
 #[cfg(not(loom))]
 pub mod os;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod socket_path;
 #[cfg(not(loom))]
 pub mod spin;
 #[cfg(not(loom))]
@@ -69,6 +79,8 @@ pub mod table;
 #[cfg(not(loom))]
 pub mod worker;
 
+#[cfg(not(loom))]
+pub use address::Address;
 pub use frame::Codec;
 pub use outcome::Outcome;
 #[cfg(not(loom))]

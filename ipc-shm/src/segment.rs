@@ -30,6 +30,7 @@ use crate::layout::{
     layout_hash,
 };
 use crate::mapping::{Mapping, SharedMapping};
+use crate::nameless;
 
 /// Where Linux keeps named shared memory.
 pub const SHM_DIR: &str = "/dev/shm";
@@ -130,6 +131,29 @@ pub enum SegmentError {
         /// Bytes needed.
         wanted: u64,
     },
+    /// A descriptor that came over a socket is not what a worker without a name keeps its segment in.
+    #[error("the descriptor that {name} handed over {what}; nothing of it was read")]
+    NotSealed {
+        /// The socket.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Too little memory for a segment without a name.
+    #[error(
+        "{limit} leaves {free} bytes of memory, the segment of {name} needs {wanted}; hint: use a smaller --arena, or \
+         allow more memory"
+    )]
+    NoMemory {
+        /// The socket.
+        name: String,
+        /// What limits it.
+        limit: String,
+        /// Bytes that are left.
+        free: u64,
+        /// Bytes needed.
+        wanted: u64,
+    },
     /// The socket's path does not fit the header.
     #[error("socket path {path:?} has {len} bytes, at most {SOCKET_PATH_MAX} fit; hint: choose a shorter --socket")]
     SocketPath {
@@ -159,8 +183,10 @@ pub struct Segment {
     pub geometry: Geometry,
     /// The header as it was at attach.
     pub header: Header,
-    /// The name it was opened by.
+    /// The name it was opened by; of a segment without a name, its socket's path.
     pub name: String,
+    /// A segment without a name is asked for its lock here: nothing else leads back to it.
+    pub(crate) object: Option<Arc<File>>,
 }
 
 impl fmt::Debug for Segment {
@@ -189,7 +215,8 @@ pub struct OwnedSegment {
     pub segment: Segment,
     /// Locked; closing it is the end of the lock.
     object: File,
-    current_name: String,
+    /// Under which name it lies now, if it has one.
+    current_name: Option<String>,
 }
 
 fn check_name(name: &str) -> Result<(), SegmentError> {
@@ -204,7 +231,7 @@ fn path_of(name: &str) -> PathBuf {
     Path::new(SHM_DIR).join(name.trim_start_matches('/'))
 }
 
-fn os(doing: &'static str, name: &str) -> impl FnOnce(io::Error) -> SegmentError {
+pub(crate) fn os(doing: &'static str, name: &str) -> impl FnOnce(io::Error) -> SegmentError {
     let name = name.to_owned();
     move |error| SegmentError::Os { doing, name, error }
 }
@@ -292,19 +319,21 @@ impl Segment {
         }
         let map = Arc::new(Mapping::with_view(file).map_err(os("map", name))?);
         let header = check_header(name, file, &map)?;
-        Ok(Self { map, geometry: Geometry::of(&header), header, name: name.into() })
+        Ok(Self { map, geometry: Geometry::of(&header), header, name: name.into(), object: None })
     }
 
     /// Opens a segment whose worker serves.
     pub fn open_serving(name: &str) -> Result<Self, SegmentError> {
-        let segment = Self::open(name)?;
-        let pid = segment.header.worker_pid;
-        if !is_locked(name) {
-            return Err(SegmentError::NotServing { name: name.into(), pid, state: "dead" });
-        }
-        match segment.state() {
-            STATE_SERVING => Ok(segment),
-            state => Err(SegmentError::NotServing { name: name.into(), pid, state: state_name(state) }),
+        Self::open(name)?.serving()
+    }
+
+    /// The same segment, if its worker serves.
+    pub fn serving(self) -> Result<Self, SegmentError> {
+        let not = |state| SegmentError::NotServing { name: self.name.clone(), pid: self.header.worker_pid, state };
+        match self.state() {
+            _ if !self.is_alive() => Err(not("dead")),
+            STATE_SERVING => Ok(self),
+            state => Err(not(state_name(state))),
         }
     }
 
@@ -323,9 +352,15 @@ impl Segment {
         self.map.u32(READY_AT).store(state, Ordering::Release);
     }
 
-    /// Whether the worker that made the object which has this name now still lives.
+    /// Whether the worker that made the object which has this name now still lives; without a name, the worker of this
+    /// very segment.
     pub fn is_alive(&self) -> bool {
-        is_locked(&self.name)
+        self.object.as_ref().map_or_else(|| is_locked(&self.name), |object| is_held(object))
+    }
+
+    /// Whether it has no name: whoever looks for it asks its socket.
+    pub fn is_nameless(&self) -> bool {
+        self.object.is_some()
     }
 
     /// The socket's path.
@@ -346,7 +381,7 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
 }
 
 /// Takes the lock if nobody has it. It belongs to the open file, and ends with it.
-fn take_lock(file: &File) -> bool {
+pub(crate) fn take_lock(file: &File) -> bool {
     fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).is_ok()
 }
 
@@ -399,18 +434,54 @@ fn free_space() -> io::Result<u64> {
     Ok(space.blocks_available() as u64 * space.fragment_size() as u64)
 }
 
+/// Whether such a segment can be.
+fn check_plan(name: &str, plan: &Blueprint) -> Result<(), SegmentError> {
+    let len = plan.socket.as_os_str().len();
+    if len > SOCKET_PATH_MAX {
+        return Err(SegmentError::SocketPath { path: plan.socket.clone(), len });
+    }
+    match plan.geometry.fault() {
+        Some(field) => Err(SegmentError::Damaged { name: name.into(), what: format!("{field} is out of bounds") }),
+        None => Ok(()),
+    }
+}
+
+impl Segment {
+    /// Maps a new object of the plan's size, whose pages are reserved, and writes its header.
+    fn write(file: &File, name: &str, plan: &Blueprint, instance: u64) -> Result<Self, SegmentError> {
+        use std::os::unix::ffi::OsStrExt;
+        let map = Arc::new(Mapping::new(file).map_err(os("map", name))?);
+        let socket = plan.socket.as_os_str().as_bytes();
+        let mut header = Header {
+            magic: MAGIC,
+            layout_version: LAYOUT_VERSION,
+            header_bytes: PAGE as u32,
+            layout_hash: layout_hash(),
+            instance,
+            worker_pid: std::process::id(),
+            worker_uid: geteuid().as_raw(),
+            started_ns: crate::os::now_ns(),
+            started_unix_ns: std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64,
+            max_body: plan.max_body,
+            session_quota: plan.session_quota,
+            socket_len: socket.len() as u64,
+            ..Header::default()
+        };
+        header.socket.0[..socket.len()].copy_from_slice(socket);
+        plan.geometry.fill(&mut header);
+        header.checksum = fnv1a(&header.encode()[..Header::BYTES - 8]);
+        map.write(0, &header.encode());
+        let segment = Self { map, geometry: plan.geometry, header, name: name.into(), object: None };
+        segment.set_state(STATE_STARTING);
+        Ok(segment)
+    }
+}
+
 impl OwnedSegment {
     /// Makes a segment under a name of its own, `starting`. [`OwnedSegment::publish`] gives it the real one.
     pub fn create(name: &str, plan: &Blueprint) -> Result<Self, SegmentError> {
-        use std::os::unix::ffi::OsStrExt;
         check_name(name)?;
-        let socket = plan.socket.as_os_str().as_bytes();
-        if socket.len() > SOCKET_PATH_MAX {
-            return Err(SegmentError::SocketPath { path: plan.socket.clone(), len: socket.len() });
-        }
-        if let Some(field) = plan.geometry.fault() {
-            return Err(SegmentError::Damaged { name: name.into(), what: format!("{field} is out of bounds") });
-        }
+        check_plan(name, plan)?;
         sweep(name);
         let instance = random();
         let own_name = format!("{name}.{:016x}.new", instance);
@@ -447,36 +518,25 @@ impl OwnedSegment {
         around(|| posix_fallocate(file.as_fd(), 0, total as i64)).map_err(|errno| {
             unlink(if errno == Errno::ENOSPC { no_space() } else { os("reserve pages of", name)(errno.into()) })
         })?;
-        let map = Arc::new(Mapping::new(&file).map_err(|error| unlink(os("map", &own_name)(error)))?);
-        let mut header = Header {
-            magic: MAGIC,
-            layout_version: LAYOUT_VERSION,
-            header_bytes: PAGE as u32,
-            layout_hash: layout_hash(),
-            instance,
-            worker_pid: std::process::id(),
-            worker_uid: geteuid().as_raw(),
-            started_ns: crate::os::now_ns(),
-            started_unix_ns: std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos() as u64,
-            max_body: plan.max_body,
-            session_quota: plan.session_quota,
-            socket_len: socket.len() as u64,
-            ..Header::default()
-        };
-        header.socket.0[..socket.len()].copy_from_slice(socket);
-        plan.geometry.fill(&mut header);
-        header.checksum = fnv1a(&header.encode()[..Header::BYTES - 8]);
-        map.write(0, &header.encode());
-        let segment = Segment { map, geometry: plan.geometry, header, name: name.into() };
-        segment.set_state(STATE_STARTING);
-        Ok(Self { segment, object: file, current_name: own_name })
+        let segment = Segment::write(&file, name, plan, instance).map_err(unlink)?;
+        Ok(Self { segment, object: file, current_name: Some(own_name) })
+    }
+
+    /// Makes a segment that has no name: its socket hands it over.
+    pub fn create_nameless(plan: &Blueprint) -> Result<Self, SegmentError> {
+        let name = plan.socket.display().to_string();
+        check_plan(&name, plan)?;
+        let (object, shared) = nameless::create(&name, plan.geometry.total_bytes() as u64)?;
+        let segment = Segment::write(&object, &name, plan, random())?;
+        Ok(Self { segment: Segment { object: Some(shared.into()), ..segment }, object, current_name: None })
     }
 
     /// Moves the finished segment to its name. A dead worker's is replaced, a live one's refused unless `replace`; then
     /// the pid of the worker that had the name is returned, for it to be told.
     pub fn publish(&mut self, replace: bool) -> Result<Option<u32>, SegmentError> {
         let name = self.segment.name.clone();
-        let (from, to) = (path_of(&self.current_name), path_of(&name));
+        let Some(current_name) = &self.current_name else { return Ok(None) };
+        let (from, to) = (path_of(current_name), path_of(&name));
         let mut previous = None;
         loop {
             match around(|| renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE)) {
@@ -503,7 +563,7 @@ impl OwnedSegment {
             around(|| std::fs::rename(&from, &to)).map_err(os("publish", &name))?;
             break;
         }
-        self.current_name = name;
+        self.current_name = Some(name);
         Ok(previous)
     }
 
@@ -516,7 +576,7 @@ impl OwnedSegment {
 impl Drop for OwnedSegment {
     fn drop(&mut self) {
         // Only one's own object: after an upgrade the name belongs to the next worker.
-        let path = path_of(&self.current_name);
+        let Some(path) = self.current_name.as_deref().map(path_of) else { return };
         let own = self.object.metadata().map(|meta| meta.ino()).ok();
         if own.is_some() && std::fs::symlink_metadata(&path).map(|meta| meta.ino()).ok() == own {
             let _ = around(|| std::fs::remove_file(path));

@@ -253,7 +253,7 @@ fn a_call_taken_back_is_cancelled_in_the_worker_and_its_channel_goes_on() {
 #[test]
 fn a_wait_for_a_channel_ends_at_its_deadline() {
     let worker = ThreadWorker::with(Geometry { channels: 1, ..small() });
-    let session = Session::attach(&worker.names.shm, None, PATIENCE).expect("a session");
+    let session = Session::attach(&common::address(&worker.names.shm), PATIENCE).expect("a session");
     let taken = session.checkout(now_ns() + PATIENCE.as_nanos() as u64).expect("the only channel");
     for close in [false, true] {
         let waiting = session.clone();

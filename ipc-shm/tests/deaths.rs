@@ -8,7 +8,7 @@ use common::child::{self, Child};
 use common::worker::{ThreadWorker, attach, report, spawn};
 use common::{Names, PATIENCE, call, descriptors, pattern, request, until};
 use molt_ipc_shm::Outcome;
-use molt_ipc_shm::client::{Body, Called, Client, LoopChannel, Request, Submitted};
+use molt_ipc_shm::client::{Body, Called, LoopChannel, Request, Submitted};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -18,7 +18,7 @@ fn child_role() {
 
 /// `client NAME`: holds results, blocks and requests in flight, says so, and goes on calling until it is killed.
 fn client_role(words: &[String]) {
-    let client = Client::attach(&words[0], None, PATIENCE).expect("a worker");
+    let client = common::worker::find(&words[0], PATIENCE).expect("a worker");
     let session = client.session().expect("a session");
     let held: Vec<_> =
         (0..3).map(|_| call(&client, &request("big", &600_000_u64.to_le_bytes())).expect("an answer")).collect();
@@ -239,10 +239,10 @@ fn a_thousand_sessions_leave_the_worker_as_it_was() {
     let worker = spawn(&names);
     let baseline = descriptors(worker.pid());
     for round in 0..1000_u64 {
-        let mut client = Client::attach(&names.shm, None, PATIENCE);
+        let mut client = common::worker::find(&names.shm, PATIENCE);
         until("there is a slot", || {
             if client.is_err() {
-                client = Client::attach(&names.shm, None, PATIENCE);
+                client = common::worker::find(&names.shm, PATIENCE);
             }
             client.is_ok()
         });
@@ -283,6 +283,6 @@ fn a_worker_out_of_descriptors_serves_on_and_recovers() {
     }
     assert!(cpu() - ticks < 35, "{} hundredths of a second in half a second: a busy loop", cpu() - ticks);
     drop(crowd);
-    let second = Client::attach(&names.shm, None, PATIENCE).expect("room again");
+    let second = common::worker::find(&names.shm, PATIENCE).expect("room again");
     assert_eq!(call(&second, &request("echo", b"y")).expect("an answer").to_vec(), b"y");
 }

@@ -5,7 +5,7 @@ mod common;
 use common::child::{self, Child};
 use common::worker::{attach, report, spawn};
 use common::{Names, PATIENCE, call, pattern, request, until};
-use molt_ipc_shm::client::{Client, LoopChannel, Submitted};
+use molt_ipc_shm::client::{LoopChannel, Submitted};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -30,7 +30,7 @@ fn in_fork(inside: impl FnOnce() -> bool) -> bool {
 
 /// `parent NAME`: forks while it holds results, blocks, a loop and a request in flight.
 fn parent(words: &[String]) {
-    let client = Client::attach(&words[0], None, PATIENCE).expect("a worker");
+    let client = common::worker::find(&words[0], PATIENCE).expect("a worker");
     let session = client.session().expect("a session");
     let held = call(&client, &request("big", &700_000_u64.to_le_bytes())).expect("an answer");
     let block = session.block(300_000).expect("room");
@@ -42,7 +42,7 @@ fn parent(words: &[String]) {
     let mut kept = Some((channel, block, held));
     let fine = in_fork(|| {
         client.forked();
-        let own = Client::attach(&name, None, PATIENCE).expect("a session of its own");
+        let own = common::worker::find(&name, PATIENCE).expect("a session of its own");
         let (channel, block, held) = kept.take().expect("inherited");
         assert!(held.to_vec() == inherited, "what was inherited can still be read");
         // Finalizers run in the child too, and touch nothing that is the parent's or the child's own.
@@ -71,7 +71,7 @@ fn parent(words: &[String]) {
 
 /// `orphan NAME`: forks a child that keeps the inherited sockets open, says who it is, and is killed.
 fn orphan(words: &[String]) {
-    let client = Client::attach(&words[0], None, PATIENCE).expect("a worker");
+    let client = common::worker::find(&words[0], PATIENCE).expect("a worker");
     let _held = call(&client, &request("big", &700_000_u64.to_le_bytes())).expect("an answer");
     // SAFETY: as in `in_fork`.
     match unsafe { fork() }.expect("a fork") {

@@ -332,10 +332,10 @@ fn letting_go_of_what_one_does_not_hold_changes_nothing() {
 fn more_clients_than_slots_are_busy_and_a_slot_that_comes_back_is_used_again() {
     let worker = ThreadWorker::start();
     let mut clients: Vec<Client> = (0..small().sessions).map(|_| worker.client()).collect();
-    let failure = Client::attach(&worker.names.shm, None, PATIENCE / 100).expect_err("no slot is left");
+    let failure = common::worker::find(&worker.names.shm, PATIENCE / 100).expect_err("no slot is left");
     assert!(failure.outcome == Outcome::Busy && failure.message.contains(&small().sessions.to_string()), "{failure}");
     clients.pop();
-    until("a slot", || Client::attach(&worker.names.shm, None, PATIENCE).is_ok());
+    until("a slot", || common::worker::find(&worker.names.shm, PATIENCE).is_ok());
 }
 
 /// One session cannot take every channel: another process always gets one.

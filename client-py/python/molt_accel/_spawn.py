@@ -43,7 +43,8 @@ class SpawnedClient(Client):
         if self._owner == os.getpid():
             _running.discard(self)
             _stop(self.worker)
-            _remove_left(self.shm)
+            if self.shm is not None:
+                _remove_left(self.shm)
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -53,6 +54,7 @@ def spawn(
     threads: int | None = None,
     *,
     shm: str | None = None,
+    memfd: bool = False,
     timeout: float | None = None,
     args: Sequence[str] = (),
     ready: float = READY_SECONDS,
@@ -60,14 +62,18 @@ def spawn(
     """Starts `molt_worker` under a name of its own and returns a client of it, attached.
 
     exports, arena ("auto", "64MiB" or bytes) and threads are the worker's flags; args are further flags. shm: the
-    segment's name, if not a fresh one. timeout: as in `Client`. ready: seconds that the worker has to start.
+    segment's name, if not a fresh one. memfd: the segment has no name, the worker's socket hands it over. timeout: as in
+    `Client`. ready: seconds that the worker has to start.
     The worker ends with the client's `close()`, at the latest with this process.
     """
     binary = find_worker()
-    name = shm or f"/molt-{os.getpid()}-{secrets.token_hex(4)}"
+    if memfd and shm is not None:
+        raise ValueError(f"memfd=True and shm={shm!r}: a segment in a memfd has no name")
+    name = None if memfd else shm or f"/molt-{os.getpid()}-{secrets.token_hex(4)}"
     folder = tempfile.mkdtemp(prefix="molt-")
     log = Path(folder) / "worker.log"
-    command = [str(binary), "--shm", name, "--socket", str(Path(folder) / "worker.sock")]
+    socket = str(Path(folder) / "worker.sock")
+    command = [str(binary), *(["--memfd"] if name is None else ["--shm", name]), "--socket", socket]
     for flag, value in (("--exports", exports), ("--arena", arena), ("--threads", threads)):
         if value is not None:
             command += [flag, os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
@@ -75,7 +81,7 @@ def spawn(
         worker = subprocess.Popen(
             [*command, *args], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True
         )
-    client = SpawnedClient(name, timeout=timeout)
+    client = SpawnedClient(name, socket=socket if name is None else None, timeout=timeout)
     client.worker, client.log, client._folder, client._owner = worker, log, folder, os.getpid()
     _running.add(client)
     try:
@@ -92,20 +98,20 @@ def _await_ready(client: SpawnedClient, seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            attach(client.shm, wait=0.1).close()
+            attach(client.shm, 0.1, client.socket).close()
             pid = client.stats()["worker"]["pid"]
             if worker.pid in (pid, _parent(pid)):  # its child, under --supervise
                 client.session()
                 return
-            reason = f"{client.shm} belongs to another worker"
+            reason = f"{client.where} belongs to another worker"
         except MoltUnavailable as unavailable:
             reason = str(unavailable)
         if worker.poll() is not None:
             raise MoltUnavailable(
-                f"the worker of {client.shm} ended with {worker.returncode} before it was ready:\n{_tail(client.log)}"
+                f"the worker of {client.where} ended with {worker.returncode} before it was ready:\n{_tail(client.log)}"
             )
         if time.monotonic() > end:
-            raise MoltUnavailable(f"the worker of {client.shm} was not ready within {seconds:g} s: {reason}")
+            raise MoltUnavailable(f"the worker of {client.where} was not ready within {seconds:g} s: {reason}")
 
 
 def _parent(pid: int) -> int:
@@ -124,11 +130,12 @@ def _remove_left(name: str) -> None:
     """Removes the segment of a worker that was killed. A live worker holds the lock of its segment, as spec/ says."""
     path = Path("/dev/shm", name.lstrip("/"))
     try:
-        with path.open("rb") as segment:
-            fcntl.flock(segment, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open("r+b") as segment:
+            # A record lock: it and the worker's lock (of its open file) exclude each other; a flock would not.
+            fcntl.lockf(segment, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.stat().st_ino == os.fstat(segment.fileno()).st_ino:
                 path.unlink()
-    except (FileNotFoundError, BlockingIOError):
+    except (FileNotFoundError, BlockingIOError, PermissionError):
         pass
 
 

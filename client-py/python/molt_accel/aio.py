@@ -74,7 +74,7 @@ class Channel:
 
     def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.shm = client.shm
+        self.where = client.where
         self.closed = True
         self._generation = forks.generation
         self._outcome = ffi.new("int32_t *")
@@ -137,7 +137,7 @@ class Channel:
 
     def _submit(self, entry: str, arguments: Request) -> bool:
         if self.closed:
-            raise MoltClosed(f"the client of {self.shm} is closed. hint: attach() makes a new one")
+            raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
         result = lib.molt_loop_submit(self._pointer, *arguments, self._id, self._outcome, self._text, ERROR_BYTES)
         if result == _SUBMITTED:
             return True
@@ -157,7 +157,7 @@ class Channel:
                 await future
         except TimeoutError:
             raise MoltTimeout(
-                f"{entry}: the request ring of {self.shm} had no room for {max(seconds, 0.0):.3f} s, with "
+                f"{entry}: the request ring of {self.where} had no room for {max(seconds, 0.0):.3f} s, with "
                 f"{len(self._waiting)} requests of this event loop in flight; the request was never sent",
                 entry=entry,
             ) from None
@@ -242,7 +242,7 @@ class Channel:
             for future in waiting:
                 if not future.done():
                     future.set_exception(
-                        MoltClosed(f"the client of {self.shm} was closed while the request was in flight")
+                        MoltClosed(f"the client of {self.where} was closed while the request was in flight")
                     )
         self._waiting.clear()
         self._no_room.clear()

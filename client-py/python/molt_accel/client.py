@@ -35,24 +35,27 @@ MSGPACK, ARROW = codecs.MSGPACK, codecs.ARROW
 
 
 class Client:
-    """A session with the worker behind `shm`. It attaches at first use; threads share it, forked children re-attach.
+    """A session with one worker. It attaches at first use; threads share it, forked children re-attach.
 
     Every blocking method has a twin that begins with `a` for event loops. Time-outs are seconds, as floats.
     """
 
     def __init__(
         self,
-        shm: str = DEFAULT_SHM,
+        shm: str | None = None,
         wait: float = 0.0,
         socket: str | None = None,
         *,
         timeout: float | None = None,
     ) -> None:
-        """`wait`: seconds to wait for a worker that is not there yet. `socket`: where the worker listens, if not where
-        the segment says. `timeout`: for calls and entries that name none (else 5 s)."""
-        self.shm = shm
+        """`shm`: the segment's name. `socket`: where the worker listens; alone it is enough, and the only way to a
+        segment without a name (`molt_worker --memfd`). Neither: `/molt0`. `wait`: seconds to wait for a worker that is
+        not there yet. `timeout`: for calls and entries that name none (else 5 s)."""
+        self.shm = DEFAULT_SHM if shm is None and socket is None else shm
         self.wait = wait
         self.socket = socket
+        self.where = self.shm or self.socket
+        """What messages call the worker: its segment's name, or its socket."""
         self.timeout = timeout
         # A negative time-out is the C ABI's "unless the entry has its own".
         self._default_ns = 0 if timeout is None else -request.nanoseconds(timeout)
@@ -190,7 +193,9 @@ class Client:
     def stats(self) -> dict[str, Any]:
         """What `molt-shm-stat --json` prints, read from the segment itself: it works while the worker hangs."""
         failure = Failure()
-        text = lib.molt_stat_json(self.shm.encode(), *failure.args)
+        # A session looks at the segment it has, which works while the worker hangs; without one it is looked for.
+        session = self._session or NULL
+        text = lib.molt_stat_json(session, _text(self.shm), _text(self.socket), *failure.args)
         if text == NULL:
             raise failure.error()
         try:
@@ -235,7 +240,7 @@ class Client:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "attached" if self._session is not None else "not attached"
-        return f"<molt_accel.Client {self.shm} {state}>"
+        return f"<molt_accel.Client {self.where} {state}>"
 
     def session(self) -> Any:
         """The C pointer of the session, attached if it was not yet."""
@@ -244,7 +249,7 @@ class Client:
     def _attach(self) -> Any:
         with self._lock:
             if self._closed:
-                raise MoltClosed(f"the client of {self.shm} is closed. hint: attach() makes a new one")
+                raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
             if self._session is None:
                 session = ffi.gc(_attach(self.shm, self.socket, self.wait), lib.molt_close)
                 if self._session is None:  # still: nobody came between by way of a signal
@@ -322,9 +327,10 @@ class Client:
 
 
 def attach(
-    shm: str = DEFAULT_SHM, wait: float = 0.0, socket: str | None = None, *, timeout: float | None = None
+    shm: str | None = None, wait: float = 0.0, socket: str | None = None, *, timeout: float | None = None
 ) -> Client:
-    """A client attached to the worker behind `shm`, at once or within `wait` seconds. Raises `MoltUnavailable`.
+    """A client attached to the worker of the segment `shm` (else `/molt0`), or to the one that listens on `socket`, at
+    once or within `wait` seconds. Raises `MoltUnavailable`.
 
     The other arguments are those of `Client`.
     """
@@ -333,10 +339,14 @@ def attach(
     return client
 
 
-def _attach(shm: str, socket: str | None, wait: float) -> Any:
+def _text(text: str | None) -> Any:
+    return NULL if text is None else text.encode()
+
+
+def _attach(shm: str | None, socket: str | None, wait: float) -> Any:
     """`molt_attach` in slices, so that Ctrl-C works while it waits."""
     failure = Failure()
-    name, path = shm.encode(), NULL if socket is None else socket.encode()
+    name, path = _text(shm), _text(socket)
     end = time.monotonic() + wait
     while True:
         left_ms = max(0, int((end - time.monotonic()) * 1000))

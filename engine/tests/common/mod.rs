@@ -11,9 +11,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use molt_ipc_shm::Segment;
-use molt_ipc_shm::client::Client;
+use molt_ipc_shm::client::{Client, Failure};
 use molt_ipc_shm::stat::Report;
+use molt_ipc_shm::{Address, Segment};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -83,6 +83,29 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Whether these tests run with segments that have no name: `MOLT_TEST_SEGMENT=memfd`.
+pub fn nameless() -> bool {
+    std::env::var("MOLT_TEST_SEGMENT").is_ok_and(|kind| kind == "memfd")
+}
+
+/// Where a worker of these tests is found. Only a socket's path has a second slash.
+pub fn address(shm: &str) -> Address {
+    match shm[1..].contains('/') {
+        true => Address::Socket(shm.into()),
+        false => Address::Name { shm: shm.into(), socket: None },
+    }
+}
+
+/// Attaches to a worker of these tests.
+pub fn find(shm: &str, wait: Duration) -> Result<Client, Failure> {
+    Client::attach_to(address(shm), wait)
+}
+
+/// Its segment, as a tool sees it.
+pub fn look(shm: &str) -> Result<Segment, Failure> {
+    address(shm).look(SOON)
+}
+
 /// A segment name that nobody else has.
 pub fn unique_shm() -> String {
     format!("/{}", unique("molt-it"))
@@ -134,8 +157,14 @@ pub fn run(program: impl AsRef<OsStr>, folder: &Path, args: &[&str]) -> (Option<
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// Every name in shared memory that begins like `shm`.
+/// Every name in shared memory that begins like `shm`; of a socket's path, the files that do.
 pub fn names_of(shm: &str) -> Vec<String> {
+    if let Address::Socket(path) = address(shm) {
+        let (folder, own) = (path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap());
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let files = files.filter(|file| file.file_name().to_string_lossy().starts_with(own));
+        return files.map(|file| file.path().display().to_string()[1..].to_owned()).collect();
+    }
     let names = std::fs::read_dir(SHM_DIR).unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name == &shm[1..] || name.starts_with(&format!("{}.", &shm[1..]))).collect()
 }
@@ -144,7 +173,7 @@ pub fn names_of(shm: &str) -> Vec<String> {
 #[derive(Debug)]
 pub struct Worker {
     child: Child,
-    /// The segment's name.
+    /// The segment's name; the socket's path where segments have none.
     pub shm: String,
     /// Its folder: manifest, socket, log, and whatever the test puts there.
     pub folder: std::sync::Arc<Folder>,
@@ -179,10 +208,17 @@ impl Worker {
 
     /// Starts the program with these arguments beside `--shm` and a small arena, and does not wait.
     pub fn launch(shm: String, folder: std::sync::Arc<Folder>, args: &[&str]) -> Self {
+        let default = ["--socket", &folder.join("w.sock").display().to_string()].map(str::to_owned);
+        let socket = args.windows(2).find(|pair| pair[0] == "--socket").map(|pair| pair[1].to_owned());
+        let (shm, own) = match nameless() {
+            true => (socket.clone().unwrap_or(default[1].clone()), vec!["--memfd".to_owned()]),
+            false => (shm.clone(), vec!["--shm".to_owned(), shm]),
+        };
+        let own = own.into_iter().chain(default.into_iter().filter(|_| nameless() && socket.is_none()));
         let log = folder.join(&unique("log"));
         let file = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(WORKER);
-        command.args(["--shm", &shm]).args(args).current_dir(folder.path()).env("XDG_RUNTIME_DIR", folder.path());
+        command.args(own).args(args).current_dir(folder.path()).env("XDG_RUNTIME_DIR", folder.path());
         if !args.contains(&"--arena") {
             command.args(["--arena", "32MiB"]);
         }
@@ -201,7 +237,10 @@ impl Worker {
         let serving = |worker: &mut Self| {
             let ended = worker.child.try_wait().unwrap();
             assert!(ended.is_none(), "the worker ended ({ended:?}): {}", worker.log());
-            Segment::open_serving(&worker.shm).ok().filter(|_| worker.log().contains("molt_worker serves"))
+            look(&worker.shm)
+                .ok()
+                .and_then(|segment| segment.serving().ok())
+                .filter(|_| worker.log().contains("molt_worker serves"))
         };
         until("a worker that serves", || serving(&mut self));
         self
@@ -219,12 +258,12 @@ impl Worker {
 
     /// A new client.
     pub fn client(&self) -> Client {
-        Client::attach(&self.shm, None, SOON).unwrap_or_else(|failure| panic!("{failure}; log: {}", self.log()))
+        find(&self.shm, SOON).unwrap_or_else(|failure| panic!("{failure}; log: {}", self.log()))
     }
 
     /// What the segment says.
     pub fn report(&self) -> Report {
-        Report::of(&Segment::open(&self.shm).unwrap())
+        Report::of(&look(&self.shm).unwrap())
     }
 
     /// Waits until a counter stands there: an answer is counted once it has been told.
@@ -272,14 +311,15 @@ impl Drop for Worker {
             eprintln!("--- log of {} ---\n{}", self.shm, self.log());
         }
         // A supervisor's worker is not this process's child: its pid is in the segment.
-        let supervised = Segment::open_serving(&self.shm).map(|segment| segment.header.worker_pid);
-        let supervised = supervised.ok().filter(|pid| parent_of(*pid) == Some(self.child.id()));
+        let supervised = address(&self.shm).look(Duration::from_millis(50)).ok().filter(Segment::is_alive);
+        let supervised =
+            supervised.map(|segment| segment.header.worker_pid).filter(|pid| parent_of(*pid) == Some(self.child.id()));
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(pid) = supervised {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
-        if supervised.is_none() && molt_ipc_shm::segment::is_locked(&self.shm) {
+        if nameless() || (supervised.is_none() && molt_ipc_shm::segment::is_locked(&self.shm)) {
             return; // the name is a successor's now
         }
         for name in names_of(&self.shm) {

@@ -4,6 +4,7 @@
 //! frame, `wait`s for the answer and puts the channel back. An event loop keeps a channel of its own: [`LoopChannel`].
 
 mod channel;
+pub(crate) mod dial;
 mod event_loop;
 mod holdings;
 mod parts;
@@ -14,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
 use crate::os::now_ns;
+use crate::{Address, Outcome, Segment};
 
 pub use channel::{Channel, Waited};
 pub use event_loop::{LoopChannel, Submitted};
@@ -26,17 +27,19 @@ pub use session::Session;
 /// How long a call may take when neither it, nor its entry, nor the settings say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A process's way to one segment. It finds the worker again by itself after a restart.
+/// A process's way to one worker. It finds the worker again by itself after a restart.
 #[derive(Debug)]
 pub struct Client {
-    name: String,
-    socket: Option<PathBuf>,
+    address: Address,
     current: Mutex<Option<Arc<Session>>>,
 }
 
 /// How long a request that lost its worker waits for the successor, within its own deadline: a supervised worker is back
 /// sooner, and where nobody starts one the caller should know soon.
 const SUCCESSOR_WITHIN: Duration = Duration::from_millis(500);
+
+/// A worker that does not say within this time where its segment is hangs.
+pub const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
 /// A call that came back unfinished: a signal arrived, or a tenth of a second passed. It goes on in the worker until it is
 /// waited for again or cancelled.
@@ -60,10 +63,30 @@ pub enum Called {
 }
 
 impl Client {
-    /// Attaches, waiting up to `wait` for the worker to serve.
+    /// Attaches by the segment's name, waiting up to `wait` for the worker to serve.
     pub fn attach(name: &str, socket: Option<PathBuf>, wait: Duration) -> Result<Self, Failure> {
-        let session = Session::attach(name, socket.as_deref(), wait)?;
-        Ok(Self { name: name.into(), socket, current: Mutex::new(Some(session)) })
+        Self::attach_to(Address::Name { shm: name.into(), socket }, wait)
+    }
+
+    /// Attaches by a name or by a socket alone, waiting up to `wait` for the worker to serve.
+    pub fn attach_to(address: Address, wait: Duration) -> Result<Self, Failure> {
+        let session = Session::attach(&address, wait)?;
+        Ok(Self { address, current: Mutex::new(Some(session)) })
+    }
+
+    /// Where the worker is found.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The segment to look at: the one that this client has attached to, which works while the worker hangs or is dead;
+    /// without a session, the one that is found now.
+    pub fn look(&self) -> Result<Segment, Failure> {
+        let current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        match current {
+            Some(session) if session.segment.is_nameless() && session.segment.is_alive() => Ok(session.segment.clone()),
+            _ => self.address.look(LOOK_WITHIN),
+        }
     }
 
     /// The session: the present one, or a new one if the worker has been started anew.
@@ -77,7 +100,7 @@ impl Client {
             return Ok(session.clone());
         }
         *current = None;
-        let session = Session::attach(&self.name, self.socket.as_deref(), wait)?;
+        let session = Session::attach(&self.address, wait)?;
         Ok(current.insert(session).clone())
     }
 

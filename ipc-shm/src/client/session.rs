@@ -11,21 +11,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
 
 use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
 use crate::block::Blocks;
-use crate::failpoint::around;
 use crate::frame::Handle;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, layout_hash};
 use crate::os::now_ns;
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentError};
 use crate::stats::EntryStats;
-use crate::{Outcome, lease};
+use crate::{Address, Outcome, lease};
 
 use super::channel::Channel;
+use super::dial;
 use super::holdings::{ClientBlock, Lease};
 use super::request::{Failure, Request};
 
@@ -78,7 +76,7 @@ struct Pool {
     closed: bool,
     /// Threads that wait for a channel to come back: telling nobody would be a system call for every request.
     waiting: usize,
-    /// Every socket of the session, for a forked child to close.
+    /// Every descriptor of the session, for a forked child to close.
     sockets: Vec<RawFd>,
 }
 
@@ -110,12 +108,12 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Finds the segment, says hello, and has a first channel ready. Tries until `wait` has passed.
-    pub fn attach(name: &str, socket: Option<&Path>, wait: Duration) -> Result<Arc<Self>, Failure> {
+    /// Finds the segment and says hello. Tries until `wait` has passed.
+    pub fn attach(address: &Address, wait: Duration) -> Result<Arc<Self>, Failure> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(2);
         loop {
-            match Self::try_attach(name, socket, Instant::now() + HANDSHAKE_WITHIN) {
+            match Self::try_attach(address, Instant::now() + HANDSHAKE_WITHIN) {
                 Err(failure) if failure.outcome == Outcome::Unavailable && started.elapsed() + pause < wait => {
                     // A name that does not exist yet cannot be waited on; the pause grows to keep this cheap.
                     std::thread::sleep(pause);
@@ -127,12 +125,21 @@ impl Session {
     }
 
     /// Attaches once; the worker has until then to answer.
-    fn try_attach(name: &str, socket: Option<&Path>, until: Instant) -> Result<Arc<Self>, Failure> {
-        let segment = Segment::open_serving(name).map_err(|error| unavailable(error.to_string()))?;
-        let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
-        let stream =
-            around(|| UnixStream::connect(&path)).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
-        Self::over(segment, stream, &path, until)
+    fn try_attach(address: &Address, until: Instant) -> Result<Arc<Self>, Failure> {
+        let not_serving = |error: SegmentError| unavailable(error.to_string());
+        match address {
+            Address::Name { shm, socket } => {
+                let segment = Segment::open_serving(shm).map_err(not_serving)?;
+                let path = socket.clone().unwrap_or_else(|| segment.socket());
+                let stream =
+                    dial::connect_to(&path).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
+                Self::over(segment, stream, &path, until)
+            }
+            Address::Socket(path) => {
+                let (segment, stream) = dial::look(path, until)?;
+                Self::over(segment.serving().map_err(not_serving)?, stream, path, until)
+            }
+        }
     }
 
     /// Attaches over a connection to the worker, at `path` for messages; the worker has until then to answer.
@@ -140,11 +147,6 @@ impl Session {
         // The segment moves into the session at the end; messages name it until then.
         let named = segment.clone();
         let cannot = |what: &str, error: &dyn std::fmt::Display| out_of_reach(&named, path, what, error);
-        let credentials = getsockopt(&stream, PeerCredentials).map_err(|error| cannot("ask its user", &error))?;
-        if credentials.uid() != geteuid().as_raw() {
-            let uid = credentials.uid();
-            return Err(unavailable(format!("{} is served by user {uid}, not by this one", path.display())));
-        }
         stream.set_nonblocking(true).map_err(|error| cannot("prepare", &error))?;
         let mut inbox = Inbox::default();
         let hello = Hello {
@@ -169,7 +171,8 @@ impl Session {
                 (entry.name, EntryFacts { limit, idempotent: entry.idempotent })
             })
             .collect();
-        let pool = Pool { sockets: vec![stream.as_raw_fd()], ..Pool::default() };
+        let object = segment.object.as_ref().map(|object| object.as_raw_fd());
+        let pool = Pool { sockets: object.into_iter().chain([stream.as_raw_fd()]).collect(), ..Pool::default() };
         Ok(Arc::new(Self {
             segment,
             slot: welcome.slot,
@@ -373,7 +376,7 @@ impl Session {
         Ok(Lease::new(self.clone(), number, &handle))
     }
 
-    /// In a forked child: closes the inherited sockets without shutting them down (they are the parent's too).
+    /// In a forked child: closes the inherited descriptors without shutting them down (they are the parent's too).
     pub(super) fn close_inherited(&self) {
         if let Ok(pool) = self.pool.try_lock() {
             for socket in &pool.sockets {
@@ -400,13 +403,13 @@ impl Session {
     }
 }
 
-enum HandshakeError {
+pub(super) enum HandshakeError {
     Refused(Outcome, String),
     Broken(io::Error),
 }
 
 impl HandshakeError {
-    fn about(self, cannot: &dyn Fn(&str, &dyn std::fmt::Display) -> Failure) -> Failure {
+    pub(super) fn about(self, cannot: &dyn Fn(&str, &dyn std::fmt::Display) -> Failure) -> Failure {
         match self {
             Self::Refused(outcome, text) => Failure::new(outcome, text),
             Self::Broken(error) => cannot("its answer", &error),
@@ -415,7 +418,12 @@ impl HandshakeError {
 }
 
 /// Waits for one message of a kind.
-fn receive(stream: &UnixStream, inbox: &mut Inbox, kind: u32, until: Instant) -> Result<Message, HandshakeError> {
+pub(super) fn receive(
+    stream: &UnixStream,
+    inbox: &mut Inbox,
+    kind: u32,
+    until: Instant,
+) -> Result<Message, HandshakeError> {
     let broken = |error: io::Error| HandshakeError::Broken(error);
     let received = loop {
         match inbox.read(stream.as_fd()).map_err(broken)? {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,9 +14,13 @@ use nix::unistd::geteuid;
 
 use crate::failpoint::around;
 use crate::segment::SegmentError;
+use crate::socket_path::{self, PathError, PathLock};
 
 /// Binding takes a moment; who holds the folder's lock longer hangs.
 const LOCKED_WITHIN: Duration = Duration::from_millis(200);
+
+/// How long a process takes to end, as far as its descriptors go.
+const DYING_WITHIN: Duration = Duration::from_millis(300);
 
 /// Why the worker cannot begin to listen.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +28,9 @@ pub enum StartError {
     /// The segment.
     #[error(transparent)]
     Segment(#[from] SegmentError),
-    /// Something that is no socket, or another user's, has the socket's path.
-    #[error("{path} exists and is not a socket of this user; hint: remove it, or choose another --socket")]
-    Squatted {
-        /// The path.
-        path: PathBuf,
-    },
+    /// The socket's path, or its folder.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// The operating system refused.
     #[error("{doing} {path}: {error}")]
     Os {
@@ -62,13 +63,8 @@ impl Listener {
             let path = place.clone();
             move |error: io::Error| StartError::Os { doing, path, error }
         };
-        prepare_folder(&place).map_err(os("make the folder of"))?;
-        match std::fs::symlink_metadata(&place) {
-            Ok(meta) if !meta.file_type().is_socket() || meta.uid() != geteuid().as_raw() => {
-                return Err(StartError::Squatted { path: place });
-            }
-            _ => {}
-        }
+        socket_path::prepare_folder(&place)?;
+        socket_path::check_free_of_others(&place)?;
         let lock = lock_folder(&place);
         if lock.is_some() {
             sweep(&place);
@@ -90,12 +86,25 @@ impl Listener {
         }
     }
 
-    /// Moves it to its place.
-    pub fn publish(&mut self) -> Result<(), StartError> {
+    /// Moves it to its place. A socket that nobody listens on is replaced, one that somebody does only with `replace`; then
+    /// that process is returned.
+    pub fn publish(&mut self, replace: bool) -> Result<Option<u32>, StartError> {
+        let _lock = PathLock::take(&self.place)?;
+        socket_path::check_free_of_others(&self.place)?;
+        let mut previous = socket_path::listener_of(&self.place);
+        // The kernel closes a dying worker's descriptors one after the other: its lock may be gone before its socket is.
+        let until = Instant::now() + DYING_WITHIN;
+        while let (Some(pid), false) = (previous, replace) {
+            if Instant::now() > until {
+                return Err(PathError::Alive { path: self.place.clone(), pid }.into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            previous = socket_path::listener_of(&self.place);
+        }
         let failed = |error| StartError::Os { doing: "listen on", path: self.place.clone(), error };
         around(|| std::fs::rename(&self.path, &self.place)).map_err(failed)?;
         self.path = self.place.clone();
-        Ok(())
+        Ok(previous)
     }
 
     /// The next connection, if one waits.
@@ -112,7 +121,8 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Only one's own: after an upgrade the path belongs to the next worker.
+        // Only one's own: after an upgrade the path belongs to the next worker, who may be moving in just now.
+        let _lock = PathLock::take(&self.place);
         if std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode) {
             let _ = around(|| std::fs::remove_file(&self.path));
         }
@@ -160,12 +170,4 @@ fn sweep(place: &Path) {
             let _ = around(|| std::fs::remove_file(entry.path()));
         }
     }
-}
-
-fn prepare_folder(socket: &Path) -> io::Result<()> {
-    let Some(folder) = socket.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    if !folder.exists() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    Ok(())
 }

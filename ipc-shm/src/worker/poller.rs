@@ -13,6 +13,7 @@ use nix::sys::eventfd::EventFd;
 
 use crate::attention;
 use crate::bell::{self, LONGEST_SLEEP};
+use crate::client::LOOK_WITHIN;
 use crate::doorbell::{self, Woken};
 use crate::frame::{NAME_MAX, RequestHead, kind, request_flag};
 use crate::layout::{HEARTBEAT_AT, STATE_STOPPED, STATE_STOPPING, SlotState, channel, totals};
@@ -20,7 +21,7 @@ use crate::os::now_ns;
 use crate::outcome::Outcome;
 use crate::segment::OwnedSegment;
 use crate::spin::SpinBudget;
-use crate::stats;
+use crate::{Address, stats};
 
 use super::host::Host;
 use super::inflight::{Answer, Inflight};
@@ -138,10 +139,19 @@ impl Poller {
     /// Gives the segment its name and says that the worker serves. Returns the pid of the worker that had the name and
     /// still lives (only with `replace`).
     pub fn open(&mut self, replace: bool) -> Result<Option<u32>, StartError> {
-        let previous = self.owned.publish(replace)?;
-        self.listener.publish()?;
+        let named = self.owned.publish(replace)?;
+        let nameless = self.owned.segment.is_nameless();
+        // Without a name the socket is what a former worker had.
+        let previous = if nameless { self.former_worker() } else { named };
+        let listened = self.listener.publish(replace)?;
         self.owned.ready();
-        Ok(previous)
+        Ok(if nameless { listened.and(previous.or(listened)) } else { previous })
+    }
+
+    /// The live worker that the socket leads to now.
+    fn former_worker(&self) -> Option<u32> {
+        let segment = Address::Socket(self.owned.segment.socket()).look(LOOK_WITHIN).ok()?;
+        segment.is_alive().then_some(segment.header.worker_pid)
     }
 
     /// What the worker's threads share.

@@ -46,6 +46,15 @@ pub(super) struct Session {
     pub since: Instant,
 }
 
+impl Session {
+    /// What tells its process from others: the pid, or, of one in another container, whose pid the kernel does not tell, the
+    /// inode of the pidfd (Linux 6.9; before, all of them count as one).
+    fn process(&self) -> (u32, u64) {
+        let inode = || nix::sys::stat::fstat(&self.pidfd).map_or(0, |stat| stat.st_ino);
+        (self.pid, if self.pid == 0 { inode() } else { 0 })
+    }
+}
+
 /// A channel that is in use.
 pub(super) struct Line {
     pub requests: Consumer,
@@ -144,6 +153,7 @@ impl Poller {
         match message.kind {
             message::HELLO => self.hello(id, &message.payload),
             message::OPEN => self.open_channel(id),
+            message::LOOK => self.tell_segment(id),
             other => Err(format!("message of kind {other} does not come from a client")),
         }
     }
@@ -154,6 +164,17 @@ impl Poller {
         let room = handshake::MESSAGE_MAX - 1;
         payload.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(room)]);
         handshake::send(session.socket.as_fd(), message::REFUSED, &payload, None).map_err(|error| error.to_string())
+    }
+
+    /// Says where the segment is to be found: takes no slot, so tools can ask too.
+    fn tell_segment(&self, id: u64) -> Result<(), String> {
+        let Some(session) = self.sessions.get(&id) else { return Ok(()) };
+        let segment = &self.host.segment;
+        let (name, object) = match &segment.object {
+            Some(object) => (&[][..], Some(object.as_fd())),
+            None => (segment.name.as_bytes(), None),
+        };
+        handshake::send(session.socket.as_fd(), message::SEGMENT, name, object).map_err(|error| error.to_string())
     }
 
     fn hello(&mut self, id: u64, payload: &[u8]) -> Result<(), String> {
@@ -170,7 +191,9 @@ impl Poller {
         // Whoever has left while an answer was on its way is out by now, and must not count.
         self.reclaim_gone();
         let pid = self.sessions.get(&id).map_or(0, |session| session.pid);
-        let own = self.sessions.values().filter(|other| other.pid == pid && other.peer.is_some()).count();
+        let process = self.sessions.get(&id).map(Session::process);
+        let is_own = |other: &&Session| Some(other.process()) == process && other.peer.is_some();
+        let own = self.sessions.values().filter(is_own).count();
         if own >= SESSIONS_OF_ONE {
             let text = format!("process {pid} has {own} sessions, as many as one may have; hint: share one client");
             return self.refuse(id, Outcome::Busy, &text);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use molt_ipc_shm::Address;
 use molt_ipc_shm::client::{Called, Client, Failure, Payload, Reply, Request};
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::mapping::{Mapping, SharedMapping};
@@ -19,9 +20,23 @@ use molt_ipc_shm::mapping::{Mapping, SharedMapping};
 /// Longer than anything that works takes, on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Whether these tests run with segments that have no name: `MOLT_TEST_SEGMENT=memfd`.
+pub fn nameless() -> bool {
+    std::env::var("MOLT_TEST_SEGMENT").is_ok_and(|kind| kind == "memfd")
+}
+
+/// Where a worker of these tests is found. Only a path has a second slash.
+pub fn address(shm: &str) -> Address {
+    match shm[1..].contains('/') {
+        true => Address::Socket(shm.into()),
+        false => Address::Name { shm: shm.into(), socket: None },
+    }
+}
+
 /// A segment name and a socket path of this test alone; what is left of both goes when it is dropped.
 #[derive(Debug)]
 pub struct Names {
+    /// The segment's name; the socket's path where segments have none.
     pub shm: String,
     pub socket: PathBuf,
     folder: tempfile::TempDir,
@@ -32,8 +47,12 @@ impl Names {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = tempfile::Builder::new().prefix("molt").tempdir().expect("a temporary folder");
-        let shm = format!("/molt-test-{}-{count}", std::process::id());
-        Self { shm, socket: folder.path().join("s"), folder }
+        let socket = folder.path().join("s");
+        let shm = match nameless() {
+            true => socket.to_str().expect("a plain path").to_owned(),
+            false => format!("/molt-test-{}-{count}", std::process::id()),
+        };
+        Self { shm, socket, folder }
     }
 
     /// Where the object lies.

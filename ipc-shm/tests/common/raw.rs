@@ -36,7 +36,7 @@ impl Raw {
     }
 
     fn connect_to(shm: &str, socket: &Path) -> Self {
-        let segment = Segment::open(shm).expect("a segment");
+        let segment = super::worker::look(shm).expect("a segment");
         let socket = UnixStream::connect(socket).expect("a worker");
         socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         Self { segment, socket, slot: 0, channel: 0, bell: None, inbox: Inbox::default(), tail: 0 }

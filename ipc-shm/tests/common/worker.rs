@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use molt_ipc_shm::Segment;
-use molt_ipc_shm::client::Client;
+use molt_ipc_shm::client::{Client, Failure};
 use molt_ipc_shm::layout::Geometry;
-use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
+use molt_ipc_shm::segment::{Blueprint, OwnedSegment, SegmentError};
 use molt_ipc_shm::stat::Report;
 use molt_ipc_shm::stats;
 use molt_ipc_shm::worker::{Host, Poller, StartError, Stop};
+use molt_ipc_shm::{Address, Segment};
 use nix::sys::eventfd::EventFd;
 
 use super::child::{self, Child};
@@ -23,9 +23,17 @@ pub fn blueprint(socket: PathBuf, geometry: Geometry) -> Blueprint {
     Blueprint { geometry, socket, max_body: 16 << 20, session_quota: 24 << 20 }
 }
 
+/// A segment under that name, or without one.
+pub fn create(shm: &str, plan: &Blueprint) -> Result<OwnedSegment, SegmentError> {
+    match super::address(shm) {
+        Address::Socket(_) => OwnedSegment::create_nameless(plan),
+        Address::Name { .. } => OwnedSegment::create(shm, plan),
+    }
+}
+
 /// A poller that listens, for whoever drives it.
 pub fn listening(shm: &str, plan: &Blueprint, replace: bool) -> Result<Poller, StartError> {
-    let owned = OwnedSegment::create(shm, plan)?;
+    let owned = create(shm, plan)?;
     stats::name_entry(&owned.segment.map, &owned.segment.geometry, 0, "echo", 0, false);
     let mut poller = Poller::new(owned)?;
     poller.open(replace)?;
@@ -112,10 +120,20 @@ pub fn spawn(names: &Names) -> Child {
 }
 
 pub fn attach(names: &Names) -> Client {
-    Client::attach(&names.shm, None, PATIENCE).expect("a worker to attach to")
+    find(&names.shm, PATIENCE).expect("a worker to attach to")
+}
+
+/// Attaches by whatever these tests call a worker.
+pub fn find(shm: &str, wait: Duration) -> Result<Client, Failure> {
+    Client::attach_to(super::address(shm), wait)
+}
+
+/// Its segment, opened as a tool opens it.
+pub fn look(shm: &str) -> Result<Segment, Failure> {
+    super::address(shm).look(PATIENCE)
 }
 
 /// The figures of a segment, read as a tool reads them.
 pub fn report(names: &Names) -> Report {
-    Report::of(&Segment::open(&names.shm).expect("a segment"))
+    Report::of(&look(&names.shm).expect("a segment"))
 }

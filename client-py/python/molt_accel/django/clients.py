@@ -8,17 +8,17 @@ from ..client import Client
 from . import settings
 
 _lock = Lock()
-_clients: dict[tuple[str, float, float], Client] = {}
+_clients: dict[tuple[str | None, str | None, float, float], Client] = {}
 
 
 def client() -> Client:
     """The `Client` that the settings in force describe. It attaches at its first use, and anew in a forked child."""
     wanted = settings.read()
-    key = wanted.SHM, wanted.TIMEOUT, wanted.ATTACH_WAIT
+    key = wanted.SHM, wanted.SOCKET, wanted.TIMEOUT, wanted.ATTACH_WAIT
     kept = _clients.get(key)
     if kept is None:
         with _lock:
-            kept = _clients.get(key) or Client(wanted.SHM, wanted.ATTACH_WAIT, timeout=wanted.TIMEOUT)
+            kept = _clients.get(key) or Client(wanted.SHM, wanted.ATTACH_WAIT, wanted.SOCKET, timeout=wanted.TIMEOUT)
             _clients[key] = kept
     return kept
 

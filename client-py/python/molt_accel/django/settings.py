@@ -20,8 +20,11 @@ SETTING = "MOLT"
 class Settings(NamedTuple):
     """One field for each key of `MOLT`, by the key's name, with its default."""
 
-    SHM: str = DEFAULT_SHM
-    """The worker's segment (`molt_worker --shm`)."""
+    SHM: str | None = None
+    """The worker's segment (`molt_worker --shm`); `/molt0` where neither it nor SOCKET is given."""
+    SOCKET: str | None = None
+    """The worker's socket (`molt_worker --socket`). Alone it is enough, and the only way to a segment without a name
+    (`molt_worker --memfd`)."""
     TIMEOUT: float = 5.0
     """Seconds for calls and entries that name no time-out."""
     MAX_BODY: int = 64 * 2**20
@@ -54,8 +57,10 @@ def check(given: Any) -> Settings:
         if key not in Settings._fields:
             raise ImproperlyConfigured(f"{SETTING}[{key!r}] is unknown. hint: {_nearest(key)}")
     checked = Settings(**given)
-    shm, timeout, max_body, attach_wait, busy_status, error_response = checked
-    _require("SHM", shm, isinstance(shm, str) and len(shm) > 1, "a name such as '/molt0'")
+    shm, socket, timeout, max_body, attach_wait, busy_status, error_response = checked
+    _require("SHM", shm, shm is None or isinstance(shm, str) and len(shm) > 1, "a name such as '/molt0'")
+    is_path = socket is None or (isinstance(socket, str) and socket != "")
+    _require("SOCKET", socket, is_path, "a path such as '/run/molt.sock'")
     _require("TIMEOUT", timeout, _is_number(timeout) and timeout > 0, "seconds, over 0")
     _require("MAX_BODY", max_body, type(max_body) is int and max_body > 0, "bytes, over 0")
     _require("ATTACH_WAIT", attach_wait, _is_number(attach_wait) and attach_wait >= 0, "seconds")
@@ -67,7 +72,8 @@ def check(given: Any) -> Settings:
             raise ImproperlyConfigured(f"{SETTING}['ERROR_RESPONSE'] is {error_response!r}: {reason}") from None
     holds = error_response is None or callable(error_response)
     _require("ERROR_RESPONSE", error_response, holds, "a function or its dotted path")
-    return checked._replace(ERROR_RESPONSE=error_response)
+    shm = DEFAULT_SHM if shm is None and socket is None else shm
+    return checked._replace(SHM=shm, ERROR_RESPONSE=error_response)
 
 
 def _is_number(value: Any) -> bool:

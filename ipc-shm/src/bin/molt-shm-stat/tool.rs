@@ -1,12 +1,14 @@
 //! What is in the segments of this machine. Reads only; needs no answer from the worker.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use molt_ipc_shm::Segment;
-use molt_ipc_shm::segment;
+use molt_ipc_shm::client::{Failure, LOOK_WITHIN};
+use molt_ipc_shm::doctor::{self, Finding};
 use molt_ipc_shm::stat::Report;
+use molt_ipc_shm::{Address, Segment, nameless, segment, socket_path, worker};
 
 /// Shows molt's shared-memory segments: worker, sessions, arena, entries, counters.
 ///
@@ -14,11 +16,14 @@ use molt_ipc_shm::stat::Report;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  molt-shm-stat                    every segment, a line each\n  molt-shm-stat /molt0             one segment\n  molt-shm-stat /molt0 --watch     again every second\n  molt-shm-stat /molt0 --json      for programs\n  molt-shm-stat doctor             what is wrong, and what to do\n  molt-shm-stat clean              remove what dead workers left behind"
+    after_help = "Examples:\n  molt-shm-stat                    every segment, a line each\n  molt-shm-stat /molt0             one segment\n  molt-shm-stat --socket /run/molt.sock   one without a name\n  molt-shm-stat /molt0 --watch     again every second\n  molt-shm-stat /molt0 --json      for programs\n  molt-shm-stat doctor             what is wrong, and what to do\n  molt-shm-stat clean              remove what dead workers left behind"
 )]
 struct Arguments {
     /// The segment's name; without one, every segment is listed.
     name: Option<String>,
+    /// The worker's socket, for a segment without a name (`molt_worker --memfd`).
+    #[arg(long, value_name = "PATH", conflicts_with = "name")]
+    socket: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
     json: bool,
@@ -34,10 +39,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Says of every segment what is wrong with it and what to do.
-    Doctor,
-    /// Removes segments whose worker is provably dead; touches nothing else.
-    Clean,
+    /// Says of every segment, or of one, what is wrong with it and what to do. Exit code 1: something is.
+    Doctor {
+        /// The segment's name; without one, every segment is examined.
+        name: Option<String>,
+        /// The worker's socket, for a segment without a name.
+        #[arg(long, value_name = "PATH", conflicts_with = "name")]
+        socket: Option<PathBuf>,
+    },
+    /// Removes segments whose worker is provably dead, and sockets that nobody listens on; touches nothing else.
+    Clean {
+        /// A socket that does not lie in the default folder.
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
 }
 
 /// The program.
@@ -52,16 +67,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode, segment::SegmentError> {
-    match (&arguments.command, &arguments.name) {
-        (Some(Command::Doctor), _) => Ok(doctor()),
-        (Some(Command::Clean), _) => Ok(clean()),
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    match (&arguments.command, Address::of(arguments.name.as_deref(), arguments.socket.clone())) {
+        (Some(Command::Doctor { name, socket }), _) => Ok(examine(Address::of(name.as_deref(), socket.clone()))),
+        (Some(Command::Clean { socket }), _) => Ok(clean(socket.clone())),
         (None, None) => {
             list(arguments);
             Ok(ExitCode::SUCCESS)
         }
-        (None, Some(name)) => loop {
-            let report = Report::of(&Segment::open(name)?);
+        (None, Some(address)) => loop {
+            let report = Report::of(&address.look(LOOK_WITHIN)?);
             match (arguments.json, arguments.prometheus) {
                 (true, _) => println!("{}", report.to_json()),
                 (_, true) => print!("{}", prometheus(&report)),
@@ -77,11 +92,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, segment::SegmentError> {
 }
 
 fn list(arguments: &Arguments) {
-    let reports: Vec<Report> = segment::list()
-        .iter()
-        .filter_map(|name| Segment::open(name).ok())
-        .map(|segment| Report::of(&segment))
-        .collect();
+    let named = segment::list().into_iter().filter_map(|name| Segment::open(&name).ok());
+    let reports: Vec<Report> = named.chain(nameless::find()).map(|segment| Report::of(&segment)).collect();
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&reports).unwrap_or_default());
         return;
@@ -180,35 +192,63 @@ fn prometheus(report: &Report) -> String {
     out
 }
 
-fn doctor() -> ExitCode {
+/// What there is to look at: the one that was named, or all.
+fn patients(wanted: Option<Address>) -> Vec<(String, Result<Segment, Finding>)> {
+    if let Some(address) = wanted {
+        let segment = match &address {
+            Address::Name { shm, .. } => Segment::open(shm).map_err(|error| doctor::of_error(&error)),
+            Address::Socket(_) => address.look(LOOK_WITHIN).map_err(|failure| doctor::of_failure(&failure)),
+        };
+        return vec![(address.to_string(), segment)];
+    }
+    let named = segment::list().into_iter().map(|name| {
+        let segment = Segment::open(&name).map_err(|error| doctor::of_error(&error));
+        (name, segment)
+    });
+    let nameless = nameless::find().into_iter().map(|segment| (segment.name.clone(), Ok(segment)));
+    named.chain(nameless).collect()
+}
+
+fn examine(wanted: Option<Address>) -> ExitCode {
     let mut ill = false;
-    for name in segment::list() {
-        match Segment::open(&name) {
-            Err(error) => {
-                ill = true;
-                println!("{name}: {error}");
-            }
-            Ok(_) if !segment::is_locked(&name) => {
-                ill = true;
-                println!("{name}: its worker is dead; hint: start it again, or remove it with `molt-shm-stat clean`");
-            }
-            Ok(segment) => {
-                let report = Report::of(&segment);
-                let stuck = report.sessions.iter().filter(|session| session.state == "quarantined");
-                for session in stuck {
-                    ill = true;
-                    println!("{name}: session {} (pid {}) broke a rule and was cut", session.slot, session.pid);
-                }
-                println!("{name}: worker {} (pid {})", report.worker.state, report.worker.pid);
-            }
+    let patients = patients(wanted);
+    if patients.is_empty() {
+        println!("no segments; hint: start a worker with `molt_worker`");
+    }
+    for (name, segment) in patients {
+        let findings = match &segment {
+            Ok(segment) => doctor::examine(segment),
+            Err(finding) => vec![finding.clone()],
+        };
+        if let (Ok(segment), true) = (&segment, findings.is_empty()) {
+            let report = Report::of(segment);
+            println!("{name}: worker {} (pid {}), nothing is wrong", report.worker.state, report.worker.pid);
         }
+        ill |= !findings.is_empty();
+        findings.iter().for_each(|finding| println!("{name}: {}", finding.text));
     }
     if ill { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn clean() -> ExitCode {
+/// Removes what is provably dead: segments whose lock nobody holds, sockets that nobody listens on.
+fn clean(socket: Option<PathBuf>) -> ExitCode {
+    let sockets_of_dead: Vec<PathBuf> = segment::list()
+        .iter()
+        .filter(|name| !segment::is_locked(name))
+        .filter_map(|name| Segment::open(name).ok().map(|segment| segment.socket()))
+        .collect();
     for name in segment::remove_dead() {
         println!("removed {name}");
+    }
+    let beside = worker::default_socket("/x").parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let beside = beside.into_iter().flatten().flatten().map(|file| file.path());
+    let beside = beside.filter(|path| path.extension().is_some_and(|extension| extension == "sock"));
+    let mut sockets: Vec<PathBuf> = sockets_of_dead.into_iter().chain(beside).chain(socket).collect();
+    sockets.sort();
+    sockets.dedup();
+    for removed in sockets.iter().filter(|socket| socket.exists()).flat_map(|socket| socket_path::remove_stale(socket))
+    {
+        println!("removed {}", removed.display());
     }
     ExitCode::SUCCESS
 }

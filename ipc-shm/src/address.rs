@@ -1,0 +1,68 @@
+//! Where a worker is found.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::client::{Failure, dial};
+use crate::segment::{Segment, SegmentError};
+use crate::{Outcome, nameless};
+
+/// How a worker is addressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// By its segment's name. The socket is the one that the segment names, unless another is given.
+    Name {
+        /// The segment's name.
+        shm: String,
+        /// The socket, where it is seen under another path than by the worker.
+        socket: Option<PathBuf>,
+    },
+    /// By its socket alone: the worker says its segment's name there, or hands over a segment without one.
+    Socket(PathBuf),
+}
+
+impl Address {
+    /// By a name, a socket, or both; `None` when nothing is given.
+    pub fn of(shm: Option<&str>, socket: Option<PathBuf>) -> Option<Self> {
+        match (shm, socket) {
+            (Some(shm), socket) => Some(Self::Name { shm: shm.into(), socket }),
+            (None, Some(socket)) => Some(Self::Socket(socket)),
+            (None, None) => None,
+        }
+    }
+
+    /// Opens the segment to look at it. It takes no session, and the worker may hang or be dead: where it does not answer,
+    /// the segment is looked for among those that processes of this user hold.
+    pub fn look(&self, wait: Duration) -> Result<Segment, Failure> {
+        let unavailable = |error: SegmentError| Failure::new(Outcome::Unavailable, error.to_string());
+        match self {
+            Self::Name { shm, .. } => Segment::open(shm).map_err(unavailable),
+            Self::Socket(path) => match dial::look(path, Instant::now() + wait) {
+                Ok((segment, _)) => Ok(segment),
+                Err(failure) => held_for(path).ok_or(failure),
+            },
+        }
+    }
+}
+
+/// A segment whose worker listens on that socket, or did: rather a live one's.
+fn held_for(socket: &Path) -> Option<Segment> {
+    let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    let wanted = real(socket).ok()?;
+    let mut found: Vec<Segment> = nameless::find()
+        .into_iter()
+        .filter(|segment| real(&segment.socket()).is_ok_and(|path| path == wanted))
+        .collect();
+    found.sort_by_key(|segment| (!segment.is_alive(), std::cmp::Reverse(segment.header.started_ns)));
+    found.into_iter().next()
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { shm, .. } => f.write_str(shm),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What is wrong with a segment, and what to do about it. Reads the segment and /proc; asks the worker nothing.
+//!
+//! What moves is judged by two looks, [`WINDOW`] apart: a request that waits for a moment is no finding, one that nothing
+//! happens to is.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::arena::{Arena, ExtentWord, OWNER_NONE, OWNER_WORKER};
+use crate::layout::{HEARTBEAT_AT, STATE_SERVING, STATE_STARTING, SlotState, channel, session, totals};
+use crate::os::now_ns;
+use crate::segment::{Segment, SegmentError};
+use crate::{Outcome, client::Failure, socket_path};
+
+/// Between the two looks.
+pub const WINDOW: Duration = Duration::from_millis(300);
+/// A poller scans every tenth of a second; a machine under load may make it wait.
+const SCANS_WITHIN: Duration = Duration::from_secs(2);
+/// Loading tables takes long; longer than this, a start hangs.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind.
+    pub ill: Ill,
+    /// In words, with the numbers and what to do.
+    pub text: String,
+}
+
+/// Kinds of findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ill {
+    /// The worker is dead.
+    DeadWorker,
+    /// It is stopped, or its poller looks at nothing any more.
+    StuckWorker,
+    /// It leaves, or has left; or it has been starting for long.
+    NotServing,
+    /// Nobody listens on its socket: no process can attach.
+    NoSocket,
+    /// A client's process is stopped, or does not read its answers.
+    StuckPeer,
+    /// A session broke a rule, and its process lives on.
+    CutPeer,
+    /// Extents that belong to nobody who lives.
+    LeakedExtents,
+    /// Requests that the worker could not answer, by its own count.
+    Unanswered,
+    /// Made by another version or build.
+    OtherVersion,
+    /// Its header does not add up.
+    Damaged,
+    /// Another user's, no plain object, or out of reach.
+    Unreadable,
+}
+
+fn finding(ill: Ill, text: String) -> Finding {
+    Finding { ill, text }
+}
+
+/// Why a segment cannot be looked at.
+pub fn of_error(error: &SegmentError) -> Finding {
+    let ill = match error {
+        SegmentError::Version { .. } | SegmentError::Build { .. } => Ill::OtherVersion,
+        SegmentError::Damaged { .. } | SegmentError::NotSealed { .. } => Ill::Damaged,
+        _ => Ill::Unreadable,
+    };
+    finding(ill, error.to_string())
+}
+
+/// Why a socket leads to no segment.
+pub fn of_failure(failure: &Failure) -> Finding {
+    let ill = if failure.outcome == Outcome::Unavailable { Ill::DeadWorker } else { Ill::Unreadable };
+    finding(ill, failure.message.clone())
+}
+
+/// Looks twice at a segment.
+pub fn examine(segment: &Segment) -> Vec<Finding> {
+    if let Some(dead) = of_worker(segment) {
+        // What a dead worker left in its segment nobody repairs: the next one makes a new segment.
+        let more = dead.ill != Ill::DeadWorker;
+        let mut found = vec![dead];
+        if more {
+            found.extend(of_peers(segment, &Look::at(segment), None));
+        }
+        return found;
+    }
+    let first = Look::at(segment);
+    std::thread::sleep(WINDOW);
+    let second = Look::at(segment);
+    let mut found = Vec::new();
+    found.extend(of_socket(segment));
+    found.extend(of_peers(segment, &second, Some(&first)));
+    found.extend(of_extents(segment, &first, &second));
+    let stuck = segment.map.u64(segment.geometry.total(totals::STUCK)).load(Ordering::Relaxed);
+    if stuck > 0 {
+        let text = format!(
+            "{stuck} requests were not answered since something still read their tables after a second: a defect of the \
+             worker; hint: report it with the worker's log"
+        );
+        found.push(finding(Ill::Unanswered, text));
+    }
+    found
+}
+
+fn of_worker(segment: &Segment) -> Option<Finding> {
+    let (pid, now) = (segment.header.worker_pid, now_ns());
+    if !segment.is_alive() {
+        let hint = match segment.is_nameless() {
+            true => "start it again; its memory goes when the last process that looks at it lets go",
+            false => "start it again, or remove it with `molt-shm-stat clean`",
+        };
+        return Some(finding(Ill::DeadWorker, format!("its worker (pid {pid}) is dead; hint: {hint}")));
+    }
+    if is_stopped(pid) {
+        let text = format!(
+            "its worker (pid {pid}) is stopped by a signal; hint: `kill -CONT {pid}`, or take over with --replace"
+        );
+        return Some(finding(Ill::StuckWorker, text));
+    }
+    let age = |since: u64| Duration::from_nanos(now.saturating_sub(since));
+    match segment.state() {
+        STATE_SERVING => {
+            let beat = segment.map.u64(HEARTBEAT_AT).load(Ordering::Relaxed).max(segment.header.started_ns);
+            let silent = age(beat);
+            (silent > SCANS_WITHIN).then(|| {
+                let text = format!(
+                    "its worker (pid {pid}) has not looked at its channels for {:.1} s, which it does ten times a second; \
+                     hint: is the machine overloaded? else take over with `molt_worker --replace` and kill {pid}",
+                    silent.as_secs_f64()
+                );
+                finding(Ill::StuckWorker, text)
+            })
+        }
+        STATE_STARTING => {
+            let since = age(segment.header.started_ns);
+            (since > STARTS_WITHIN).then(|| {
+                let text = format!(
+                    "its worker (pid {pid}) has been starting for {:.0} s; hint: see its log",
+                    since.as_secs_f64()
+                );
+                finding(Ill::NotServing, text)
+            })
+        }
+        _ => {
+            let state = segment.state_name();
+            let text = format!(
+                "its worker (pid {pid}) is {state}: it finishes what runs and refuses the rest; hint: start the next one, \
+                 clients find it by themselves"
+            );
+            Some(finding(Ill::NotServing, text))
+        }
+    }
+}
+
+fn of_socket(segment: &Segment) -> Option<Finding> {
+    let socket = segment.socket();
+    // Seen from another container the path leads elsewhere, or nowhere: then this says nothing.
+    let elsewhere = !socket.parent().is_some_and(std::path::Path::exists);
+    (segment.state() == STATE_SERVING && !elsewhere && socket_path::listener_of(&socket).is_none()).then(|| {
+        let text = format!(
+            "nobody listens on its socket {}: who is attached is served, nobody else can attach; hint: take over with \
+             `molt_worker --replace`",
+            socket.display()
+        );
+        finding(Ill::NoSocket, text)
+    })
+}
+
+/// What moves: copied in one go.
+struct Look {
+    /// Per session slot: generation and state.
+    slots: Vec<u64>,
+    channels: Vec<ChannelLook>,
+    extents: Vec<ExtentWord>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct ChannelLook {
+    word: u64,
+    session: u32,
+    requests: (u64, u64),
+    responses: (u64, u64),
+}
+
+impl Look {
+    fn at(segment: &Segment) -> Self {
+        let (map, geometry) = (&segment.map, &segment.geometry);
+        let word = |at: usize| map.u64(at).load(Ordering::Acquire);
+        // Extents before slots: a session that begins in between then has none of those seen.
+        let extents = Arena::new(map.clone(), *geometry, OWNER_NONE).words();
+        let slots = (0..geometry.sessions).map(|slot| word(geometry.session(slot) + session::WORD)).collect();
+        let channels = (0..geometry.channels).map(|index| {
+            let at = geometry.channel(index);
+            ChannelLook {
+                word: word(at + channel::WORD),
+                session: map.u32(at + channel::SESSION).load(Ordering::Relaxed),
+                requests: (word(at + channel::REQUEST_HEAD), word(at + channel::REQUEST_TAIL)),
+                responses: (word(at + channel::RESPONSE_HEAD), word(at + channel::RESPONSE_TAIL)),
+            }
+        });
+        Self { slots, channels: channels.collect(), extents }
+    }
+}
+
+fn of_peers(segment: &Segment, now: &Look, before: Option<&Look>) -> Vec<Finding> {
+    let (map, geometry) = (&segment.map, &segment.geometry);
+    let mut found = Vec::new();
+    for (slot, word) in now.slots.iter().enumerate() {
+        let at = geometry.session(slot as u32);
+        let pid = map.u32(at + session::PID).load(Ordering::Relaxed);
+        match SlotState::of(*word) {
+            SlotState::Quarantined => {
+                let text = format!(
+                    "session {slot} (pid {pid}) broke a rule and was cut; its slot and memory come back when the process \
+                     ends; hint: end it, and look at the worker's log for the rule"
+                );
+                found.push(finding(Ill::CutPeer, text));
+            }
+            SlotState::Active if is_stopped(pid) => {
+                let text = format!(
+                    "session {slot}: its process (pid {pid}) is stopped by a signal; hint: `kill -CONT {pid}`, or end it"
+                );
+                found.push(finding(Ill::StuckPeer, text));
+            }
+            SlotState::Active => {
+                let stuck = |index: &usize| {
+                    let look = now.channels[*index];
+                    let same = before.is_some_and(|before| before.channels[*index] == look);
+                    let (waits, unread) = (look.requests.0 != look.requests.1, look.responses.0 != look.responses.1);
+                    same && look.session == slot as u32
+                        && SlotState::of(look.word) == SlotState::Active
+                        && waits
+                        && unread
+                };
+                let channels: Vec<usize> = (0..now.channels.len()).filter(stuck).collect();
+                if let Some(first) = channels.first() {
+                    let look = now.channels[*first];
+                    let text = format!(
+                        "session {slot} (pid {pid}) does not read its answers: {} bytes of them are unread on channel {first}, \
+                         {} bytes of its requests wait for room; {} of its channels stand still; hint: look at that process, \
+                         or end it; nobody else is delayed",
+                        look.responses.1.wrapping_sub(look.responses.0),
+                        look.requests.1.wrapping_sub(look.requests.0),
+                        channels.len()
+                    );
+                    found.push(finding(Ill::StuckPeer, text));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn of_extents(segment: &Segment, first: &Look, second: &Look) -> Option<Finding> {
+    let nobodys = |look: &Look, owner: u16| {
+        let slot = (owner as usize).wrapping_sub(1);
+        owner != OWNER_NONE
+            && owner != OWNER_WORKER
+            && look.slots.get(slot).is_none_or(|word| SlotState::of(*word) == SlotState::Free)
+    };
+    let leaked: Vec<u16> = (first.extents.iter().zip(&second.extents))
+        .filter(|(before, now)| before == now && now.taken)
+        .filter(|(before, now)| nobodys(first, before.owner) && nobodys(second, now.owner))
+        .map(|(_, now)| now.owner)
+        .collect();
+    let owner = *leaked.first()?;
+    let bytes = leaked.len() as u64 * segment.geometry.extent_bytes as u64;
+    let text = format!(
+        "{} extents ({bytes} bytes) belong to nobody who lives, the first of them to owner {owner} (session slot {}): a leak; \
+         hint: take over with `molt_worker --replace`, which begins with a new arena, and report it",
+        leaked.len(),
+        owner.wrapping_sub(1)
+    );
+    Some(finding(Ill::LeakedExtents, text))
+}
+
+/// Whether a process stands still by a signal, as far as it can be seen from here.
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    pid != 0 && stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+}

@@ -1,0 +1,179 @@
+//! A segment without a name: a memfd that cannot shrink or grow, handed over the worker's socket.
+//!
+//! For containers that share a socket and no /dev/shm, and for hosts where nothing may be left behind: no name can be
+//! squatted, nothing can be truncated, and the memory goes with the last process that looks at it.
+//!
+//! The worker holds two descriptions of the one object. The first carries the lock that says "alive" and never leaves the
+//! process; the second is what clients get. A lock belongs to the description: handed over, it would outlive its worker in
+//! every client that still maps the segment.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl, posix_fallocate};
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::geteuid;
+
+use crate::layout::Geometry;
+use crate::segment::{Segment, SegmentError, os, take_lock};
+
+/// What the kernel shows of the object in /proc/PID/fd.
+const SHOWN_AS: &str = "/memfd:molt";
+
+/// Nobody can take pages away or lift a seal. Growing would do no harm, but then the size would say nothing.
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL
+}
+
+/// Makes the object, its pages reserved: the locked description, and the one to hand over.
+pub(crate) fn create(name: &str, size: u64) -> Result<(File, File), SegmentError> {
+    let room = Memory::left();
+    let no_memory = || {
+        let (free, limit) = (room.free, room.limit.clone());
+        SegmentError::NoMemory { name: name.into(), limit, free, wanted: size }
+    };
+    // Beyond a container's limit the kernel would not refuse but kill.
+    if room.free < size {
+        return Err(no_memory());
+    }
+    let object = File::from(make().map_err(|errno| os("create", name)(errno.into()))?);
+    object.set_permissions(Permissions::from_mode(0o600)).map_err(os("protect", name))?;
+    object.set_len(size).map_err(os("size", name))?;
+    // Every page now, or an error now: never a SIGBUS later.
+    posix_fallocate(object.as_fd(), 0, size as i64).map_err(|errno| match errno {
+        Errno::ENOSPC | Errno::ENOMEM => no_memory(),
+        errno => os("reserve pages of", name)(errno.into()),
+    })?;
+    fcntl(&object, FcntlArg::F_ADD_SEALS(seals())).map_err(|errno| os("seal", name)(errno.into()))?;
+    if !take_lock(&object) {
+        return Err(os("lock", name)(io::Error::last_os_error()));
+    }
+    let shared = open_again(&object).map_err(os("open again", name))?;
+    Ok((object, shared))
+}
+
+fn make() -> Result<OwnedFd, Errno> {
+    // Since Linux 6.3 a memfd says whether it may be executed; a system may insist on it. Older ones do not know the flag.
+    let never_executed = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    match memfd_create("molt", flags | never_executed) {
+        Err(Errno::EINVAL) => memfd_create("molt", flags),
+        made => made,
+    }
+}
+
+/// Another description of the same object.
+fn open_again(file: &File) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Opens what a worker handed over: this user's, a memfd that cannot shrink or grow any more, with a sound header.
+pub fn open(object: OwnedFd, name: &str) -> Result<Segment, SegmentError> {
+    let file = File::from(object);
+    let meta = file.metadata().map_err(os("stat", name))?;
+    if meta.uid() != geteuid().as_raw() {
+        return Err(SegmentError::Foreign { name: name.into(), uid: meta.uid(), own: geteuid().as_raw() });
+    }
+    if !meta.is_file() {
+        return Err(SegmentError::NotPlain { name: name.into() });
+    }
+    let not_sealed = |what: String| SegmentError::NotSealed { name: name.into(), what };
+    let found = fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| not_sealed("knows no seals".into()))?;
+    let missing = seals().difference(SealFlag::from_bits_retain(found));
+    if !missing.is_empty() {
+        return Err(not_sealed(format!("is not sealed: {missing:?} missing")));
+    }
+    let segment = Segment::of_file(name, &file)?;
+    Ok(Segment { object: Some(file.into()), ..segment })
+}
+
+/// Segments without a name that processes of this user hold, found in /proc: also those of a worker that hangs and answers
+/// nobody, and those of a dead one that a client still maps. Each is named by its worker's socket.
+pub fn find() -> Vec<Segment> {
+    let mut found: Vec<Segment> = Vec::new();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return found };
+    let is_process = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
+    for process in processes.flatten().map(|entry| entry.path()).filter(|path| is_process(path)) {
+        // Another user's processes show nothing.
+        let Ok(descriptors) = std::fs::read_dir(process.join("fd")) else { continue };
+        for descriptor in descriptors.flatten().map(|entry| entry.path()) {
+            let shown = std::fs::read_link(&descriptor).unwrap_or_default();
+            if !shown.as_os_str().as_encoded_bytes().starts_with(SHOWN_AS.as_bytes()) {
+                continue;
+            }
+            let Ok(object) = OpenOptions::new().read(true).write(true).open(&descriptor) else { continue };
+            let Ok(segment) = open(object.into(), &descriptor.display().to_string()) else { continue };
+            if found.iter().all(|other| other.header.instance != segment.header.instance) {
+                let name = segment.socket().display().to_string();
+                found.push(Segment { name, ..segment });
+            }
+        }
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
+}
+
+/// What `--arena auto` takes of the memory there is, in bytes, and what it saw.
+pub fn auto_arena() -> (u64, u64) {
+    const MOST: u64 = 256 << 20;
+    let free = Memory::left().free;
+    let extent = 256 << 10;
+    // The worker and its neighbours need memory too: half stays.
+    let share = free / 2;
+    let overhead = Geometry::for_arena(share.min(MOST));
+    let overhead = (overhead.total_bytes() - overhead.arena_bytes()) as u64;
+    (share.saturating_sub(overhead).min(MOST) / extent * extent, free)
+}
+
+/// Memory that this process may still take, and what limits it.
+struct Memory {
+    free: u64,
+    limit: String,
+}
+
+impl Memory {
+    fn left() -> Self {
+        let machine = Self { free: available().unwrap_or(u64::MAX), limit: "this machine".into() };
+        std::iter::once(machine).chain(control_groups()).min_by_key(|memory| memory.free).expect("one at least")
+    }
+}
+
+fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(kib.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+}
+
+/// The limits of the control groups that this process is in, the inner and the outer ones.
+fn control_groups() -> Vec<Memory> {
+    let Ok(own) = std::fs::read_to_string("/proc/self/cgroup") else { return Vec::new() };
+    let unified = own.lines().find_map(|line| line.strip_prefix("0::"));
+    let memory = own.lines().find_map(|line| line.split_once(":memory:").map(|(_, path)| path));
+    let number = |path: &Path, file: &str| std::fs::read_to_string(path.join(file)).ok()?.trim().parse::<u64>().ok();
+    let cached = |path: &Path, what: &str| -> u64 {
+        let stat = std::fs::read_to_string(path.join("memory.stat")).unwrap_or_default();
+        stat.lines().find_map(|line| line.strip_prefix(what)?.trim().parse().ok()).unwrap_or(0)
+    };
+    let hierarchies = [
+        (unified, "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "),
+        (memory, "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+    ];
+    let mut limits = Vec::new();
+    for (group, root, most, used, inactive) in hierarchies {
+        let Some(group) = group else { continue };
+        let folder = Path::new(root).join(group.trim_start_matches('/'));
+        for level in folder.ancestors().take_while(|level| level.starts_with(root)) {
+            if let (Some(most), Some(used)) = (number(level, most), number(level, used)) {
+                // What is cached of files makes room when room is needed.
+                let free = most.saturating_sub(used.saturating_sub(cached(level, inactive)));
+                limits.push(Memory { free, limit: format!("the memory limit of {}", level.display()) });
+            }
+        }
+    }
+    limits
+}
