@@ -368,13 +368,18 @@ impl Cast {
             client.process.tell_to_end();
         }
         for client in &mut clients {
-            within(patience(), || {
+            let mut is_dead = || {
                 let state = client.process.state();
                 if state == State::Stopped {
                     client.process.go_on();
                 }
                 state == State::Dead
-            });
+            };
+            // A worker that was to die at some place may do so now; who has just come waits for the next one.
+            let end = std::time::Instant::now() + patience();
+            while !within(Duration::from_millis(100), &mut is_dead) && std::time::Instant::now() < end {
+                self.revive()?;
+            }
             match client.process.finish()? {
                 End::Good => {}
                 End::Killed if !bystanders.contains(&client.number) => {
