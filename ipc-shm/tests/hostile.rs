@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::child::{self, Child};
 use common::echo::Echo;
 use common::raw::Raw;
-use common::worker::{ThreadWorker, attach, blueprint, report, spawn};
+use common::worker::{ThreadWorker, attach, blueprint, create, report, spawn};
 use common::{Names, PATIENCE, call, descriptors, pattern, request, small, until, within};
 use molt_ipc_shm::Outcome;
 use molt_ipc_shm::cell;
@@ -19,7 +19,6 @@ use molt_ipc_shm::client::Client;
 use molt_ipc_shm::frame::{Handle, RequestHead, kind, request_flag};
 use molt_ipc_shm::handshake::{self, Hello, Inbox, Received, message};
 use molt_ipc_shm::layout::{LAYOUT_VERSION, channel, layout_hash, session};
-use molt_ipc_shm::segment::OwnedSegment;
 use molt_ipc_shm::worker::Poller;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
@@ -286,7 +285,7 @@ fn a_flood_in_one_ring_leaves_the_others_their_turn() {
 fn a_flood_of_messages_leaves_the_others_their_turn() {
     const OPENS: usize = 500;
     let names = Names::new();
-    let owned = OwnedSegment::create(&names.shm, &blueprint(names.socket.clone(), small())).expect("a segment");
+    let owned = create(&names.shm, &blueprint(names.socket.clone(), small())).expect("a segment");
     let mut poller = Poller::new(owned).expect("a worker");
     let (mut flood, theirs) = UnixStream::pair().expect("a connection");
     flood.set_nonblocking(true).expect("a socket");

@@ -57,7 +57,9 @@ fn sockets_of_killed_starts_are_swept() {
     let names = Names::new();
     let (dead, live) = (names.file("s.0000beef"), names.file("s.1111beef"));
     let (other, plain) = (names.file("s.beef"), names.file("s.2222beef"));
-    [&dead, &other].map(|path| drop(UnixListener::bind(path).expect("a socket that nobody listens on")));
+    for path in [&dead, &other] {
+        drop(UnixListener::bind(path).expect("a socket that nobody listens on"));
+    }
     let _listener = UnixListener::bind(&live).expect("a socket that somebody listens on");
     std::fs::write(&plain, "no socket").expect("a file");
     let plan = blueprint(names.socket.clone(), small());
