@@ -566,11 +566,13 @@ pub unsafe extern "C" fn molt_block_free(block: *mut MoltBlock) {
     }
 }
 
-/// Places the batches of an ArrowArrayStream in the arena: one copy. Takes the stream over.
+/// Places the batches of an ArrowArrayStream in the arena: one copy. Takes the stream over. `own_extents`: not 0 for a
+/// table that is to become resident.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_table_place(
     client: *mut MoltClient,
     arrow_array_stream: *mut c_void,
+    own_extents: i32,
     outcome: *mut i32,
     err: *mut c_char,
     err_cap: usize,
@@ -578,7 +580,7 @@ pub unsafe extern "C" fn molt_table_place(
     // SAFETY: the C caller promises a valid stream, which is moved out of its place (its release becomes NULL).
     unsafe {
         let stream = FFI_ArrowArrayStream::from_raw(arrow_array_stream.cast());
-        give(guarded(|| hold::place(&(*client).0, stream).map(MoltBlock)), outcome, err, err_cap)
+        give(guarded(|| hold::place(&(*client).0, stream, own_extents != 0).map(MoltBlock)), outcome, err, err_cap)
     }
 }
 

@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use arrow_array::RecordBatchIterator;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
-use molt_ipc_shm::client::{
-    Body, Client, ClientBlock, Failure, Lease, LoopChannel, Payload, Reply, Request, Submitted,
-};
-use molt_ipc_shm::table::{self, Encoded, Table};
-use molt_ipc_shm::{Codec, Outcome};
+use molt_ipc_shm::Outcome;
+use molt_ipc_shm::client::{Body, Client, ClientBlock, Failure, LoopChannel, Payload, Reply, Request, Submitted};
+use molt_ipc_shm::table::{Encoded, Table};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 /// What keeps a reply's bytes alive.
@@ -217,19 +215,11 @@ pub struct TableHold {
 impl TableHold {
     /// Reads a reply's body where it lies.
     pub fn open(reply: Reply) -> Result<Self, Failure> {
-        let codec = Codec::from_code(reply.head.codec);
-        let Body::Leased(lease) = reply.body else {
+        let Body::Leased(lease) = &reply.body else {
             return Err(Failure::new(Outcome::Internal, "the answer does not lie in the arena"));
         };
-        if codec != Some(Codec::Arrow) {
-            let name = codec.map_or("unknown", Codec::name);
-            return Err(Failure::new(Outcome::Internal, format!("the answer is {name}, not arrow")));
-        }
-        let (map, offset, nbytes) = (lease.mapping().clone(), lease.offset(), lease.len());
-        let owner: Arc<dyn arrow_buffer::alloc::Allocation> = Arc::<Lease>::new(lease);
-        let table = table::read(&map, offset, nbytes, &owner)
-            .map_err(|fault| Failure::new(Outcome::Internal, fault.to_string()))?;
-        Ok(Self { table, nbytes, mapped: map.readable_range() })
+        let (nbytes, mapped) = (lease.len(), lease.mapping().readable_range());
+        Ok(Self { table: reply.into_table()?, nbytes, mapped })
     }
 
     /// A stream over its batches; each keeps the lease.
@@ -246,8 +236,8 @@ impl TableHold {
     }
 }
 
-/// Places a stream of batches in the arena: one copy.
-pub fn place(client: &Client, stream: FFI_ArrowArrayStream) -> Result<Arc<ClientBlock>, Failure> {
+/// Places a stream of batches in the arena: one copy. `run`: in extents of its own, which a worker can take over.
+pub fn place(client: &Client, stream: FFI_ArrowArrayStream, run: bool) -> Result<Arc<ClientBlock>, Failure> {
     use arrow_array::RecordBatchReader;
     use arrow_array::ffi_stream::ArrowArrayStreamReader;
     let invalid = |error: arrow_schema::ArrowError| {
@@ -256,7 +246,8 @@ pub fn place(client: &Client, stream: FFI_ArrowArrayStream) -> Result<Arc<Client
     let reader = ArrowArrayStreamReader::try_new(stream).map_err(invalid)?;
     let schema = reader.schema();
     let encoded = Encoded::new(&schema, reader).map_err(invalid)?;
-    let block = client.session()?.block(encoded.len())?;
+    let session = client.session()?;
+    let block = if run { session.block_of_own_extents(encoded.len())? } else { session.block(encoded.len())? };
     encoded.write_to(block.block());
     Ok(block)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::table::Encoded;
-use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Probe, Service, Stop};
+use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Placed, Probe, Service, Stop};
 use molt_ipc_shm::{Codec, Outcome, stats};
 use tracing::{debug, error};
 
@@ -239,8 +239,9 @@ fn write(entry: &Entry, request: &Inflight, output: Output) -> Result<Answer, Fa
             })?;
             let block = request.result_block(encoded.len()).map_err(no_room)?;
             encoded.write_to(&block);
-            Ok(Answer::ok(Codec::Arrow, AnswerBody::Block(block)))
+            Ok(Answer::ok(Codec::Arrow, AnswerBody::Table(Placed::Block(block))))
         }
+        Output::Resident(resident) => Ok(Answer::ok(Codec::Arrow, AnswerBody::Table(Placed::Resident(resident)))),
         Output::Payload => {
             let codec = body::codec(request)?;
             match request.payload().map_err(body::bad_handle)? {
@@ -250,10 +251,11 @@ fn write(entry: &Entry, request: &Inflight, output: Output) -> Result<Answer, Fa
                 Payload::Inline(bytes) => {
                     let block = request.result_block(bytes.len()).map_err(no_room)?;
                     block.write(0, bytes);
-                    Ok(Answer::ok(codec, AnswerBody::Block(block)))
+                    Ok(Answer::ok(codec, AnswerBody::Placed(Placed::Block(block))))
                 }
                 Payload::Arena(handle) => {
-                    Ok(Answer::ok(codec, AnswerBody::Block(request.copy_to_block(&handle).map_err(no_room)?)))
+                    let block = request.copy_to_block(&handle).map_err(no_room)?;
+                    Ok(Answer::ok(codec, AnswerBody::Placed(Placed::Block(block))))
                 }
                 Payload::Tables(_) => {
                     Err(Failure::invalid(format!("entry \"{}\" takes one body, not tables", entry.name)))

@@ -19,8 +19,8 @@ const ABI_VERSION: u64 = 1;
 pub struct Manifest {
     /// The file, for messages; none: the built-in entries alone.
     pub file: Option<PathBuf>,
-    /// Tables that are loaded at start, by name.
-    pub tables: BTreeMap<String, PathBuf>,
+    /// Tables by name, with the file that each is loaded from at start; `None`: a client puts it later.
+    pub tables: BTreeMap<String, Option<PathBuf>>,
     /// Entries.
     pub exports: Vec<Export>,
 }
@@ -137,7 +137,7 @@ impl Manifest {
         let sources: Map<String, Value> = optional(&mut root, "tables")?.unwrap_or_default();
         for (name, source) in sources {
             let path = path_of(source).map_err(|what| format!("table \"{name}\": {what}"))?;
-            tables.insert(name, folder.join(path));
+            tables.insert(name, path.map(|path| folder.join(path)));
         }
         let exports: Vec<Map<String, Value>> = optional(&mut root, "exports")?.unwrap_or_default();
         no_more(&root, "abi_version, tables, exports")?;
@@ -159,11 +159,16 @@ impl Manifest {
     }
 }
 
-fn path_of(source: Value) -> Result<PathBuf, String> {
+/// Where a table comes from: a file, or, with `"put": true`, a client that puts it later.
+fn path_of(source: Value) -> Result<Option<PathBuf>, String> {
     let Value::Object(mut source) = source else { return Err(format!("{source} is no object like {{\"path\": ...}}")) };
-    let path = required(&mut source, "path")?;
-    no_more(&source, "path")?;
-    Ok(path)
+    let (path, put) = (optional(&mut source, "path")?, optional(&mut source, "put")?.unwrap_or(false));
+    no_more(&source, "path, put")?;
+    match (path, put) {
+        (Some(_), true) => Err("fields \"path\" and \"put\" do not go together".into()),
+        (None, false) => Err("field \"path\" is missing; hint: {\"put\": true} for a table that clients put".into()),
+        (path, _) => Ok(path),
+    }
 }
 
 /// Takes one field; the message names it.
@@ -225,7 +230,7 @@ mod tests {
             {"name": "compute", "kind": "native"},
             {"name": "t", "kind": "sql", "sql": "select 1", "input": "o", "params": {"min": "float64"}, "timeout_ms": 250}]}"#;
         let manifest = Manifest::parse(Path::new("x/m.json"), text.as_bytes()).unwrap();
-        assert_eq!(manifest.tables["r"], Path::new("x/d/r.csv"));
+        assert_eq!(manifest.tables["r"].as_deref(), Some(Path::new("x/d/r.csv")));
         assert_eq!(manifest.exports[1].input.list(), ["o"]);
         assert_eq!(manifest.exports[1].timeout(), Some(Duration::from_millis(250)));
     }

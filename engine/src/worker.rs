@@ -38,15 +38,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let manifest = Manifest::find(arguments.exports.as_deref())?;
     let sql = SqlEngine::new(SqlLimits { threads, ..SqlLimits::default() })?;
     for (name, path) in &manifest.tables {
+        let Some(path) = path else {
+            sql.catalog().expect(name);
+            continue;
+        };
         let loaded = sql.load_table(name, path).map_err(|what| match &manifest.file {
             Some(file) => format!("manifest {}: {what}", file.display()),
             None => what,
         })?;
-        info!(table = name, rows = loaded.rows, bytes = loaded.bytes, "table loaded");
+        info!(table = name, rows = loaded.data.rows, bytes = loaded.data.bytes(), "table loaded");
     }
     let registry = Registry::build(&manifest, &sql, !arguments.no_adhoc_sql)?;
 
-    let (plan, arena_note) = blueprint(arguments, registry.names.len())?;
+    let (plan, arena_note) = blueprint(arguments, registry.names.len(), sql.catalog().bytes())?;
     let owned = match arguments.memfd {
         true => OwnedSegment::create_nameless(&plan),
         false => OwnedSegment::create(&arguments.shm, &plan),
@@ -59,6 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     let names = registry.names.join(" ");
     let mut poller = Poller::new(owned).map_err(|error| error.to_string())?;
+    sql.catalog().move_into(poller.host())?;
     let dispatcher = Dispatcher::new(registry, poller.host().clone(), threads, arguments.queue as usize, stop.clone())
         .map_err(|error| format!("cannot start {threads} threads: {error}"))?;
     watch_signals(signals, stop.clone(), poller.waker())?;
@@ -95,19 +100,19 @@ fn cores() -> usize {
 }
 
 /// The sizes of the segment, and what to say about the arena.
-fn blueprint(arguments: &Arguments, entries: usize) -> Result<(Blueprint, String), String> {
+fn blueprint(arguments: &Arguments, entries: usize, tables: u64) -> Result<(Blueprint, String), String> {
     let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64);
     let (bytes, note) = match arguments.arena {
         Arena::Bytes(bytes) => (bytes, mib(bytes)),
         Arena::Auto if arguments.memfd => {
-            let (bytes, free) = nameless::auto_arena();
+            let (bytes, free) = nameless::auto_arena(tables);
             if bytes < 1 << 20 {
                 return Err(format!("only {} of memory are free; hint: allow more memory", mib(free)));
             }
             (bytes, format!("{} (auto: {} of memory are free)", mib(bytes), mib(free)))
         }
         Arena::Auto => {
-            let (bytes, free) = auto_arena().map_err(|error| format!("cannot look at /dev/shm: {error}"))?;
+            let (bytes, free) = auto_arena(tables).map_err(|error| format!("cannot look at /dev/shm: {error}"))?;
             if bytes < 1 << 20 {
                 return Err(format!("/dev/shm has only {} free; hint: enlarge it (docker run --shm-size)", mib(free)));
             }

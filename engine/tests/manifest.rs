@@ -74,6 +74,7 @@ fn tables_that_cannot_be_loaded() {
         (json!({"path": "bad.parquet"}), ["bad.parquet", "cannot load"]),
         (json!("t.csv"), ["\"t.csv\"", "path"]),
         (json!({}), ["\"path\"", "missing"]),
+        (json!({"path": "t.csv", "put": true}), ["\"put\"", "do not go together"]),
         (json!({"path": 7}), ["\"path\"", "7"]),
         (json!({"path": "t.csv", "format": "csv"}), ["unknown field", "\"format\""]),
     ] {

@@ -25,7 +25,8 @@ fn without_a_flag_it_serves_the_built_in_entries_in_a_folder_of_the_user() {
     assert_eq!(object.permissions().mode() & 0o777, 0o600);
 
     let entries: Vec<String> = worker.report().entries.into_iter().map(|entry| entry.name).collect();
-    assert_eq!(entries, ["echo", "health", "compute", "molt.query"]);
+    let tables = ["molt.put", "molt.table", "molt.tables", "molt.drop", "molt.load"];
+    assert_eq!(entries, [&["echo", "health", "compute"], &tables[..], &["molt.query"]].concat());
     assert_eq!(health(&worker.client())["status"], "ok");
 }
 
@@ -48,7 +49,7 @@ fn one_line_says_what_listens_where() {
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("molt_worker serves")).collect();
     let [line] = lines[..] else { panic!("not one line: {log}") };
     let socket = worker.socket().display().to_string();
-    for part in [&worker.shm, &socket, "32 MiB", "threads=3", "queue=17", "echo health compute molt.query"] {
+    for part in [&worker.shm, &socket, "32 MiB", "threads=3", "queue=17", "echo health compute molt.put"] {
         assert!(line.contains(part), "{part:?} is not in {line:?}");
     }
     assert!(!log.contains('\u{1b}'), "colours in a log that no terminal shows: {log:?}");

@@ -221,6 +221,42 @@ impl Arena {
         (run.first..run.first + run.count).for_each(|extent| self.free_extent(extent));
     }
 
+    /// Takes over the whole run at whose start a checked handle lies, from `owner`: the tail extents first, the head last,
+    /// so that a run whose head has changed hands has changed hands entirely. The former owner's late `free` then finds
+    /// somebody else's extents and leaves them alone.
+    ///
+    /// # Errors
+    /// The handle does not begin at the start of a run of that owner, or the run changed under the taking (its owner gave
+    /// it back meanwhile); what was taken until then is free again.
+    pub fn take_over(&self, handle: &Handle, owner: u16) -> Result<Run, BadHandle> {
+        self.check(handle, owner)?;
+        let (from, size) = (self.geometry.arena_at() as u64, self.geometry.extent_bytes as u64);
+        let &Handle { offset, len, .. } = handle;
+        let first = ((offset - from) / size) as u32;
+        let not_his = |extent: u32, word: u64| BadHandle::Owner { offset, len, extent, found: owner_of(word), owner };
+        let head = self.load(first);
+        if state_of(head) != HEAD || !(offset - from).is_multiple_of(size) {
+            return Err(not_his(first, head));
+        }
+        let is_tail = |extent: &u32| {
+            let word = self.load(*extent);
+            state_of(word) == TAIL && owner_of(word) == owner
+        };
+        let end = first + 1 + (first + 1..self.geometry.extents).take_while(is_tail).count() as u32;
+        for extent in (first..end).rev() {
+            let seen = if extent == first { head } else { self.load(extent) };
+            let state = if extent == first { HEAD } else { TAIL };
+            let his = owner_of(seen) == owner && state_of(seen) == state;
+            let taken = word(generation_of(seen), self.owner, state);
+            let place = self.map.u64(self.geometry.extent(extent));
+            if !his || place.compare_exchange(seen, taken, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                (extent + 1..end).for_each(|taken| self.free_extent(taken));
+                return Err(not_his(extent, self.load(extent)));
+            }
+        }
+        Ok(Run { first, count: end - first, generation: generation_of(head) })
+    }
+
     /// Frees whatever `owner` has. For the worker, once the owner's process is dead and no request reads its blocks.
     pub fn reclaim(&self, owner: u16) -> u32 {
         let theirs = Self { owner, ..self.clone() };

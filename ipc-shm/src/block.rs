@@ -106,6 +106,23 @@ impl Blocks {
         Ok(self.block(run, true, at as usize, len, sequence))
     }
 
+    /// A block that is a run of its own, however small: what another owner can take over whole.
+    pub fn allocate_run(self: &Arc<Self>, len: usize) -> Result<Block, NoBlock> {
+        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        inner.sequence += 1;
+        let sequence = inner.sequence;
+        let run = self.claim(&mut inner, len as u64)?;
+        Ok(self.block(run, false, 0, len, sequence))
+    }
+
+    /// A block over a run that this owner has taken over from another.
+    pub fn adopt(self: &Arc<Self>, run: Run, len: usize) -> Block {
+        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        inner.sequence += 1;
+        inner.held += run.count as u64 * self.arena.geometry().extent_bytes as u64;
+        self.block(run, false, 0, len, inner.sequence)
+    }
+
     fn claim(&self, inner: &mut Inner, bytes: u64) -> Result<Run, NoBlock> {
         let size = bytes.max(1).checked_next_multiple_of(self.arena.geometry().extent_bytes as u64).unwrap_or(u64::MAX);
         if inner.held.saturating_add(size) > self.quota {

@@ -34,6 +34,8 @@ pub mod request_flag {
 pub mod response_flag {
     /// The body lies in the arena under a lease; the frame carries one [`super::Handle`].
     pub const LEASED: u16 = 1;
+    /// The body is a table that the worker has validated in full or written itself: it need not be validated again.
+    pub const VALID: u16 = 2;
 }
 
 /// How a body is encoded.

@@ -118,16 +118,17 @@ pub fn find() -> Vec<Segment> {
     found
 }
 
-/// What `--arena auto` takes of the memory there is, in bytes, and what it saw.
-pub fn auto_arena() -> (u64, u64) {
-    const MOST: u64 = 256 << 20;
+/// What `--arena auto` takes of the memory there is, in bytes, and what it saw. `tables`: bytes that will lie there from
+/// the start, beside what requests need.
+pub fn auto_arena(tables: u64) -> (u64, u64) {
+    let most = (256 << 20) + tables / 8 * 9;
     let free = Memory::left().free;
     let extent = 256 << 10;
     // The worker and its neighbours need memory too: half stays.
     let share = free / 2;
-    let overhead = Geometry::for_arena(share.min(MOST));
+    let overhead = Geometry::for_arena(share.min(most));
     let overhead = (overhead.total_bytes() - overhead.arena_bytes()) as u64;
-    (share.saturating_sub(overhead).min(MOST) / extent * extent, free)
+    (share.saturating_sub(overhead).min(most) / extent * extent, free)
 }
 
 /// Memory that this process may still take, and what limits it.

@@ -417,16 +417,17 @@ fn has_magic(name: &str) -> bool {
     })
 }
 
-/// What `--arena auto` takes of the space there is, in bytes, and what it saw.
-pub fn auto_arena() -> io::Result<(u64, u64)> {
-    const MOST: u64 = 256 << 20;
+/// What `--arena auto` takes of the space there is, in bytes, and what it saw. `tables`: bytes that will lie there from
+/// the start, beside what requests need.
+pub fn auto_arena(tables: u64) -> io::Result<(u64, u64)> {
+    let most = (256 << 20) + tables / 8 * 9;
     let free = free_space()?;
     let extent = 256 << 10;
     // A quarter stays for the rings and for others who use /dev/shm.
     let share = free / 4 * 3;
-    let overhead = Geometry::for_arena(share.min(MOST));
+    let overhead = Geometry::for_arena(share.min(most));
     let overhead = (overhead.total_bytes() - overhead.arena_bytes()) as u64;
-    Ok((share.saturating_sub(overhead).min(MOST) / extent * extent, free))
+    Ok((share.saturating_sub(overhead).min(most) / extent * extent, free))
 }
 
 fn free_space() -> io::Result<u64> {

@@ -275,3 +275,79 @@ fn what_a_killed_process_held_is_reclaimed_and_nothing_else() {
         worker.free(rest);
     }
 }
+
+#[test]
+fn a_run_that_is_taken_over_is_the_takers_alone() {
+    let session = owner_of_session(2);
+    let (_map, arenas) = arenas(&[session, OWNER_WORKER]);
+    let [client, worker] = &arenas[..] else { unreachable!("two owners") };
+    let before = client.claim(EXTENT).expect("an extent");
+    let run = client.claim(3 * EXTENT).expect("a run");
+    let behind = client.claim(2 * EXTENT).expect("a run");
+    let sent = handle(client, run, 2 * EXTENT + 5);
+    let taken = worker.take_over(&sent, session).expect("it begins a run of the session's");
+    assert_eq!((taken.first, taken.count, taken.generation), (run.first, 3, run.generation));
+    assert_eq!(worker.check(&sent, OWNER_WORKER), Ok(()), "the same handle, another owner");
+    assert!(matches!(worker.check(&sent, session), Err(BadHandle::Owner { found: OWNER_WORKER, .. })));
+    client.free(run);
+    assert_eq!(client.reclaim(session), 3, "the two others");
+    assert_eq!(worker.usage(None).bytes, 3 * EXTENT, "neither a late free nor a reclaim gives it away");
+    for other in [before, behind] {
+        assert!(matches!(worker.take_over(&handle(client, other, 1), session), Err(BadHandle::Owner { .. })));
+    }
+    worker.free(taken);
+    assert_eq!(worker.usage(None).bytes, 0);
+}
+
+#[test]
+fn only_the_start_of_a_run_can_be_taken_over() {
+    let session = owner_of_session(2);
+    let (_map, arenas) = arenas(&[session, owner_of_session(4), OWNER_WORKER]);
+    let [client, other, worker] = &arenas[..] else { unreachable!("three owners") };
+    let run = client.claim(3 * EXTENT).expect("a run");
+    let foreign = other.claim(EXTENT).expect("an extent");
+    let sent = handle(client, run, EXTENT);
+    for wrong in [
+        Handle { offset: sent.offset + EXTENT, ..sent },
+        Handle { offset: sent.offset + ALIGN as u64, ..sent },
+        Handle { generation: sent.generation + 1, ..sent },
+        Handle { len: u64::MAX, ..sent },
+        handle(other, foreign, 1),
+    ] {
+        assert!(worker.take_over(&wrong, session).is_err(), "{wrong:?}");
+        assert_eq!(worker.usage(Some(OWNER_WORKER)).bytes, 0, "nothing of it is kept: {wrong:?}");
+        assert_eq!(worker.usage(Some(session)).bytes, 3 * EXTENT);
+    }
+    assert!(worker.take_over(&sent, session).is_ok());
+}
+
+/// The sender frees the run while the worker takes it over: whoever wins an extent, none is lost or owned twice.
+#[test]
+fn a_free_that_races_with_a_take_over_loses_nothing() {
+    let session = owner_of_session(2);
+    let (_map, arenas) = arenas(&[session, OWNER_WORKER]);
+    let [client, worker] = &arenas[..] else { unreachable!("two owners") };
+    let mut won = 0;
+    for _ in 0..2000 {
+        let run = client.claim(5 * EXTENT).expect("an empty arena");
+        let sent = handle(client, run, 5 * EXTENT);
+        let start = std::sync::Barrier::new(2);
+        let taken = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                client.free(run);
+            });
+            start.wait();
+            worker.take_over(&sent, session).ok()
+        });
+        if let Some(taken) = taken {
+            won += 1;
+            assert_eq!(worker.usage(Some(OWNER_WORKER)).bytes, taken.count as u64 * EXTENT);
+            worker.free(taken);
+        }
+        // What the loser kept is its own still.
+        client.reclaim(session);
+        assert_eq!(worker.usage(None).bytes, 0);
+    }
+    assert!(won > 0, "the worker is sometimes first");
+}

@@ -261,7 +261,7 @@ fn a_client_with_another_dev_shm_and_other_pids_is_served_and_its_death_is_notic
 #[test]
 fn an_arena_larger_than_the_memory_is_refused_with_the_numbers() {
     let names = names();
-    let (arena, free) = nameless::auto_arena();
+    let (arena, free) = nameless::auto_arena(0);
     assert!(arena > 0 && (Geometry::for_arena(arena).total_bytes() as u64) < free);
     let geometry = Geometry { extent_bytes: 1 << 30, extents: (free >> 30) as u32 + 64, ..small() };
     let plan = blueprint(names.socket.clone(), geometry);

@@ -309,7 +309,7 @@ fn an_arena_larger_than_the_space_is_refused_with_the_numbers() {
     assert!(matches!(error, SegmentError::NoSpace { wanted: stated, .. } if stated == wanted as u64), "{error}");
     assert!(error.to_string().contains(&wanted.to_string()) && error.to_string().contains("hint:"), "{error}");
     assert_eq!(names.objects(), [] as [&str; 0]);
-    let (arena, free) = segment::auto_arena().expect("the space");
+    let (arena, free) = segment::auto_arena(0).expect("the space");
     assert!(arena > 0 && (Geometry::for_arena(arena).total_bytes() as u64) < free);
 }
 

@@ -292,7 +292,7 @@ fn numbers_on_the_wire_are_as_documented() {
     assert_complete("request_flag", block(FRAME_SOURCE, "pub mod request_flag"), flags.keys());
     assert_eq!(values(MESSAGES, "request flags"), flags);
 
-    let flags = named!(response_flag: LEASED);
+    let flags = named!(response_flag: LEASED, VALID);
     assert_complete("response_flag", block(FRAME_SOURCE, "pub mod response_flag"), flags.keys());
     assert_eq!(values(MESSAGES, "response flags"), flags);
 

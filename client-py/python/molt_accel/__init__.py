@@ -20,6 +20,7 @@ from .errors import (
     MoltUnknownEntry,
     MoltWorkerLost,
 )
+from .resident import TableInfo
 
 # Importing typing takes longer than all the rest of molt_accel: what a plain call needs leaves it to type checkers,
 # which take this name for true.
@@ -47,6 +48,7 @@ __all__ = [
     "MoltWorkerLost",
     "SpawnedClient",
     "Table",
+    "TableInfo",
     "attach",
     "spawn",
 ]

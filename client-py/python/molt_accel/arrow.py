@@ -27,9 +27,10 @@ _pointer_of.restype = ctypes.c_void_p
 _pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
-def place(session: Any, source: Any, name: str = "payload") -> Block:
+def place(session: Any, source: Any, name: str = "payload", own_extents: bool = False) -> Block:
     """A block with the table of `source`: an object with `__arrow_c_stream__` or `__arrow_c_array__`, or the bytes of
-    an Arrow IPC stream. `session` is the client's C pointer, `name` stands in errors."""
+    an Arrow IPC stream. `session` is the client's C pointer, `name` stands in errors. `own_extents`: the block shares
+    none with others, so that the worker can take it over where it lies (bytes of a stream are copied then)."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         view = memoryview(source).cast("B")
         block = Block(session, len(view))
@@ -37,10 +38,10 @@ def place(session: Any, source: Any, name: str = "payload") -> Block:
         return block
     if hasattr(source, "__arrow_c_stream__"):
         capsule = source.__arrow_c_stream__(None)
-        return _place(session, ffi.cast("void *", _pointer_of(capsule, STREAM_NAME)))
+        return _place(session, ffi.cast("void *", _pointer_of(capsule, STREAM_NAME)), own_extents)
     if hasattr(source, "__arrow_c_array__"):
         schema, array = source.__arrow_c_array__(None)
-        return _place_array(session, schema, array)
+        return _place_array(session, schema, array, own_extents)
     kind = type(source)
     raise MoltInvalidInput(
         f"{name} is a {kind.__module__}.{kind.__qualname__}, which is no Arrow table. hint: give an object with "
@@ -48,9 +49,9 @@ def place(session: Any, source: Any, name: str = "payload") -> Block:
     )
 
 
-def _place(session: Any, stream: Any) -> Block:
+def _place(session: Any, stream: Any, own_extents: bool) -> Block:
     failure = Failure()
-    pointer = lib.molt_table_place(session, stream, *failure.args)
+    pointer = lib.molt_table_place(session, stream, own_extents, *failure.args)
     if pointer == NULL:
         raise failure.error()
     return Block.adopt(pointer)
@@ -64,7 +65,7 @@ _single: dict[int, tuple[Any, Any]] = {}  # private_data -> (schema, array) caps
 _keys = count(1)
 
 
-def _place_array(session: Any, schema: Any, array: Any) -> Block:
+def _place_array(session: Any, schema: Any, array: Any, own_extents: bool) -> Block:
     key = next(_keys)
     _single[key] = schema, array
     stream = ffi.new("uintptr_t[]", STREAM_WORDS)
@@ -72,7 +73,7 @@ def _place_array(session: Any, schema: Any, array: Any) -> Block:
         stream[word] = int(ffi.cast("uintptr_t", callback))
     stream[STREAM_PRIVATE] = key
     try:
-        return _place(session, ffi.cast("void *", stream))
+        return _place(session, ffi.cast("void *", stream), own_extents)
     finally:
         _single.pop(key, None)
 

@@ -9,6 +9,7 @@ from . import codecs, forks, reply, request
 from ._lib import NULL, Failure, ffi, lib
 from .block import Block
 from .errors import MoltClosed, MoltUnavailable
+from .resident import ResidentTables
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _build, _build_bytes = request.build, request.build_bytes
 MSGPACK, ARROW = codecs.MSGPACK, codecs.ARROW
 
 
-class Client:
+class Client(ResidentTables):
     """A session with one worker. It attaches at first use; threads share it, forked children re-attach.
 
     Every blocking method has a twin that begins with `a` for event loops. Time-outs are seconds, as floats.

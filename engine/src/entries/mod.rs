@@ -2,14 +2,16 @@
 
 mod builtin;
 mod native;
+mod tables;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use molt_ipc_shm::worker::{Inflight, Payload};
+use molt_ipc_shm::worker::{Inflight, Payload, Resident};
 use molt_ipc_shm::{Codec, Outcome};
 use serde_json::{Map, Value};
 
@@ -35,6 +37,8 @@ pub enum Output {
     Payload,
     /// A table.
     Table(SchemaRef, Vec<RecordBatch>),
+    /// A resident table, where it lies.
+    Resident(Arc<Resident>),
 }
 
 /// An entry's answer and what it cost beyond what the worker counts by itself.
@@ -89,6 +93,7 @@ enum Code {
     Native(native::NativeEntry),
     Sql(Box<SqlEntry>),
     Query(SqlEngine),
+    Tables(tables::TableEntry, SqlEngine),
 }
 
 /// All entries, by name.
@@ -114,6 +119,9 @@ impl Registry {
             if !registry.entries.contains_key(builtin.name()) {
                 registry.add(builtin.name(), None, true, Code::Builtin(builtin));
             }
+        }
+        for entry in tables::ALL {
+            registry.add(entry.name(), None, true, Code::Tables(entry, sql.clone()));
         }
         if adhoc {
             registry.add(QUERY, None, true, Code::Query(sql.clone()));
@@ -223,6 +231,7 @@ impl Entry {
             Code::Native(entry) => entry.run(&self.name, run),
             Code::Sql(entry) => self.run_sql(entry, run),
             Code::Query(engine) => query(engine, run),
+            Code::Tables(entry, engine) => entry.run(engine, run).map(Ran::from),
         }
     }
 

@@ -1,16 +1,19 @@
-//! Tables that the worker itself holds: loaded from files at start, usable by name in every statement.
+//! Tables that the worker itself holds: loaded from files or put by clients, usable by name in every statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Seek};
-use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, Weak};
 
 use arrow_array::{RecordBatch, RecordBatchReader};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_schema::{ArrowError, Field, SchemaRef};
 use datafusion::arrow::csv;
 use datafusion::arrow::json;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use molt_ipc_shm::worker::{Host, Resident};
+use serde::Serialize;
 
 use super::scan::TableData;
 
@@ -19,48 +22,194 @@ const INFERENCE_ROWS: usize = 10_000;
 /// Rows per batch.
 const BATCH_ROWS: usize = 64 * 1024;
 
-/// What loading a table came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoadedTable {
+/// One version of a table: immutable, and there for as long as anybody reads it.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// Counts up with every table that is put or loaded, whatever its name.
+    pub number: u64,
+    pub data: Arc<TableData>,
+    /// Where it lies in the arena; `None` until the worker has one.
+    pub resident: Option<Arc<Resident>>,
+    /// The file that it was loaded from; `None`: a client put it, and a restart loses it.
+    pub source: Option<PathBuf>,
+}
+
+/// A version that was replaced or dropped while somebody still read it.
+#[derive(Debug)]
+struct Retired {
+    name: String,
+    number: u64,
+    rows: usize,
+    resident: Weak<Resident>,
+}
+
+/// A table as `molt.tables` lists it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    pub name: String,
+    pub version: u64,
     pub rows: usize,
-    /// Bytes of its column buffers.
-    pub bytes: usize,
+    /// Bytes in the arena.
+    pub bytes: u64,
+    /// Column names with their Arrow types; none for a version that is on its way out.
+    pub schema: Vec<(String, String)>,
+    /// Processes that have it open: pid, and the number of their views.
+    pub readers: Vec<(u32, u32)>,
+    pub source: Option<PathBuf>,
+    /// Replaced or dropped: it goes when its last reader does.
+    pub retired: bool,
 }
 
 /// Named tables. Each is immutable: replacing one leaves the old rows to the runs that began with them.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    tables: RwLock<BTreeMap<String, Arc<TableData>>>,
+    tables: RwLock<BTreeMap<String, Version>>,
+    retired: Mutex<Vec<Retired>>,
+    /// Names that the manifest declares without a file: a client puts them.
+    expected: RwLock<BTreeSet<String>>,
+    last: AtomicU64,
 }
 
 impl Catalog {
+    fn tables(&self) -> RwLockReadGuard<'_, BTreeMap<String, Version>> {
+        self.tables.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// The table of that name.
     pub fn get(&self, name: &str) -> Option<Arc<TableData>> {
-        self.tables.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(name).cloned()
+        self.tables().get(name).map(|version| Arc::clone(&version.data))
+    }
+
+    /// The same with what belongs to it.
+    pub fn version(&self, name: &str) -> Option<Version> {
+        self.tables().get(name).cloned()
     }
 
     /// The names of all tables, sorted.
     pub fn names(&self) -> Vec<String> {
-        self.tables.read().unwrap_or_else(|poisoned| poisoned.into_inner()).keys().cloned().collect()
+        self.tables().keys().cloned().collect()
     }
 
-    /// Adds or replaces a table.
-    pub fn put(&self, name: &str, data: TableData) -> LoadedTable {
-        let loaded = LoadedTable { rows: data.rows, bytes: data.bytes() };
-        self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.to_string(), Arc::new(data));
-        loaded
+    /// Says that a client will put a table of that name.
+    pub fn expect(&self, name: &str) {
+        self.expected.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name.to_owned());
+    }
+
+    /// Whether there is a table of that name, or a client is expected to put one.
+    pub fn is_known(&self, name: &str) -> bool {
+        self.tables().contains_key(name)
+            || self.expected.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(name)
+    }
+
+    /// Adds or replaces a table, in one step for all who look it up. Returns its version.
+    pub fn put(
+        &self,
+        name: &str,
+        data: TableData,
+        resident: Option<Arc<Resident>>,
+        source: Option<PathBuf>,
+    ) -> Version {
+        // Numbered under the lock: who sees a higher number sees a later table.
+        let mut tables = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let version = Version { number, data: Arc::new(data), resident, source };
+        let former = tables.insert(name.to_owned(), version.clone());
+        drop(tables);
+        former.into_iter().for_each(|version| self.retire(name, version));
+        version
+    }
+
+    /// Bytes of all tables in use.
+    pub fn bytes(&self) -> u64 {
+        self.tables().values().map(|version| version.data.bytes() as u64).sum()
+    }
+
+    /// Moves the tables that were loaded before there was an arena into it. The message of a failure names the table.
+    pub fn move_into(&self, host: &Host) -> Result<(), String> {
+        let loaded: Vec<(String, Version)> =
+            self.tables().iter().map(|(name, version)| (name.clone(), version.clone())).collect();
+        for (name, version) in loaded.into_iter().filter(|(_, version)| version.resident.is_none()) {
+            let said = |what: String| format!("table \"{name}\": {what}");
+            let batches = version.data.batches.iter().cloned().map(Ok);
+            let resident =
+                host.make_resident(&version.data.schema, batches).map_err(|error| said(error.to_string()))?;
+            let read = resident.read().map_err(|fault| said(fault.to_string()))?;
+            let data = TableData::new(read.schema, read.batches).map_err(said)?;
+            self.put(&name, data, Some(resident), version.source);
+        }
+        Ok(())
+    }
+
+    /// Takes a table away; `false`: there was none. Who reads it reads on.
+    pub fn drop_table(&self, name: &str) -> bool {
+        let former = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(name);
+        former.map(|version| self.retire(name, version)).is_some()
+    }
+
+    fn retire(&self, name: &str, version: Version) {
+        let mut retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        retired.retain(|old| old.resident.strong_count() > 0);
+        if let Some(resident) = &version.resident {
+            let resident = Arc::downgrade(resident);
+            retired.push(Retired { name: name.to_owned(), number: version.number, rows: version.data.rows, resident });
+        }
+    }
+
+    /// Every table, by name, the version in use before those that are on their way out.
+    pub fn list(&self) -> Vec<Listed> {
+        let mut listed: Vec<Listed> = self.tables().iter().map(|(name, version)| version.listed(name)).collect();
+        let retired = self.retired.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        listed.extend(retired.iter().filter_map(|old| {
+            let resident = old.resident.upgrade()?;
+            Some(Listed {
+                name: old.name.clone(),
+                version: old.number,
+                rows: old.rows,
+                bytes: resident.bytes(),
+                schema: Vec::new(),
+                readers: resident.readers(),
+                source: None,
+                retired: true,
+            })
+        }));
+        listed.sort_by(|one, other| {
+            (&one.name, one.retired, other.version).cmp(&(&other.name, other.retired, one.version))
+        });
+        listed
     }
 
     /// Reads a file whole into a table. Its extension says what it is.
-    pub fn load(&self, name: &str, path: &Path) -> Result<LoadedTable, String> {
-        let (schema, batches) =
-            read(path).map_err(|reason| format!("table \"{name}\": cannot load {}: {reason}", path.display()))?;
+    pub fn load(&self, name: &str, path: &Path) -> Result<Version, String> {
+        let (schema, batches) = read_file(name, path)?;
         let data = TableData::new(schema, batches).map_err(|reason| format!("table \"{name}\": {reason}"))?;
-        Ok(self.put(name, data))
+        Ok(self.put(name, data, None, Some(path.to_owned())))
     }
 }
 
-type Contents = (SchemaRef, Vec<RecordBatch>);
+impl Version {
+    /// The table as a list shows it.
+    pub fn listed(&self, name: &str) -> Listed {
+        let column = |field: &Arc<Field>| (field.name().clone(), field.data_type().to_string());
+        Listed {
+            name: name.to_owned(),
+            version: self.number,
+            rows: self.data.rows,
+            bytes: self.resident.as_ref().map_or(self.data.bytes() as u64, |resident| resident.bytes()),
+            schema: self.data.schema.fields().iter().map(column).collect(),
+            readers: self.resident.as_ref().map(|resident| resident.readers()).unwrap_or_default(),
+            source: self.source.clone(),
+            retired: false,
+        }
+    }
+}
+
+/// Reads a file whole. Its extension says what it is.
+pub fn read_file(name: &str, path: &Path) -> Result<Contents, String> {
+    read(path).map_err(|reason| format!("table \"{name}\": cannot load {}: {reason}", path.display()))
+}
+
+/// A file's columns and rows.
+pub type Contents = (SchemaRef, Vec<RecordBatch>);
 
 fn read(path: &Path) -> Result<Contents, String> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -180,8 +329,9 @@ mod tests {
             ("t.csv", b"id,name\n1,ann\n2,bob\n3,cyd\n"),
             ("t.JSONL", lines),
         ] {
-            let loaded = catalog.load("t", &folder.file(file, bytes)).unwrap();
-            assert!(loaded.rows == 3 && loaded.bytes > 0, "{file}");
+            catalog.load("t", &folder.file(file, bytes)).unwrap();
+            let listed = catalog.list();
+            assert!(listed.len() == 1 && listed[0].rows == 3 && listed[0].bytes > 0, "{file}");
             let data = catalog.get("t").unwrap();
             assert_eq!(data.batches.len(), 1, "{file}");
             assert_eq!(data.batches[0].columns(), batch.columns(), "{file}");

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
 
-use super::catalog::{Catalog, LoadedTable};
+use super::catalog::{Catalog, Version};
 use super::check::{Checked, Source, check};
 use super::entry::{SqlEntry, SqlSpec};
 use super::errors::{failure, stop_failure};
@@ -150,15 +150,20 @@ impl SqlEngine {
     }
 
     /// Loads a file (CSV, Parquet, JSON lines, Arrow) as a table that every statement may name.
-    pub fn load_table(&self, name: &str, path: &Path) -> Result<LoadedTable, String> {
+    pub fn load_table(&self, name: &str, path: &Path) -> Result<Version, String> {
         self.shared.catalog.load(name, path)
+    }
+
+    /// The tables that the worker itself holds.
+    pub fn catalog(&self) -> &Catalog {
+        &self.shared.catalog
     }
 
     /// Adds or replaces a table that every statement may name.
     #[cfg(test)]
-    pub fn put_table(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<LoadedTable, String> {
+    pub fn put_table(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Version, String> {
         let data = TableData::new(schema, batches).map_err(|reason| format!("table \"{name}\": {reason}"))?;
-        Ok(self.shared.catalog.put(name, data))
+        Ok(self.shared.catalog.put(name, data, None, None))
     }
 
     /// How often the planner ran since the start.

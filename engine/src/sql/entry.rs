@@ -57,7 +57,7 @@ impl SqlEntry {
             return Err(format!("parameter \"{name}\" is declared but not used; hint: write it as ${name}"));
         }
         if let Some(name) =
-            checked.tables.iter().find(|name| !spec.input.contains(name) && shared.catalog.get(name).is_none())
+            checked.tables.iter().find(|name| !spec.input.contains(name) && !shared.catalog.is_known(name))
         {
             let known: Vec<String> = spec.input.iter().cloned().chain(shared.catalog.names()).collect();
             return Err(format!("no table \"{name}\"; the tables are {}", listed(known.iter())));
@@ -103,6 +103,13 @@ impl SqlEntry {
         let values = declared_values(&self.spec.params, params).map_err(invalid)?;
         let mut tables = self.inputs(inputs).map_err(invalid)?;
         shared.add_own(&self.checked, &mut tables);
+        if let Some(name) = self.checked.tables.iter().find(|name| !tables.contains_key(*name)) {
+            let who = &self.who;
+            let text = format!(
+                "{who}: nobody has put table \"{name}\" since the worker started; hint: client.put(\"{name}\", data)"
+            );
+            return Err(Failure { status: Some(409), ..Failure::invalid(text) });
+        }
         let schemas = schemas_of(&tables);
         let wrong = |error: DataFusionError| failure(&self.who, &error, &schemas);
 
@@ -178,6 +185,9 @@ impl SqlEntry {
             tables.insert(name.clone(), Arc::new(data));
         }
         self.shared.add_own(&self.checked, &mut tables);
+        if self.checked.tables.iter().any(|name| !tables.contains_key(name)) {
+            return Ok(()); // a table that a client puts later
+        }
         match self.plan_form(&tables) {
             Ok(_) => Ok(()),
             Err(error) => Err(message(&error, &schemas_of(&tables))),

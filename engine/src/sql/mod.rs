@@ -31,7 +31,9 @@ mod temporal;
 #[cfg(test)]
 mod tests;
 
+pub use catalog::{Version, read_file};
 pub use engine::{InputTable, SqlAnswer, SqlEngine, SqlLimits};
 pub use entry::{SqlEntry, SqlSpec};
 pub use params::ParamType;
+pub use scan::TableData;
 pub use stop::RunContext;

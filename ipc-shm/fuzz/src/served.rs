@@ -12,7 +12,7 @@ use molt_ipc_shm::handshake::{self, Hello, Inbox, Message, Opened, Received, Wel
 use molt_ipc_shm::layout::{LAYOUT_VERSION, layout_hash};
 use molt_ipc_shm::ring::RingPlace;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
-use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Poller, Service};
+use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Placed, Poller, Service};
 use molt_ipc_shm::{Codec, Outcome, Segment};
 
 use super::segment::small;
@@ -202,7 +202,7 @@ pub fn answer(request: Inflight, parts: &Parts) {
         }
         // A long answer, from the arena.
         (Some(b'b'), Some(Carried::Inline(bytes))) => match request.result_block(bytes.len() * 64) {
-            Ok(block) => Answer::ok(Codec::Raw, AnswerBody::Block(block)),
+            Ok(block) => Answer::ok(Codec::Raw, AnswerBody::Placed(Placed::Block(block))),
             Err(full) => text(Outcome::Busy, &full.to_string()),
         },
         (_, Some(Carried::Inline(bytes) | Carried::Arena(bytes))) => {

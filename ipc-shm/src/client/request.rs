@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_buffer::alloc::Allocation;
+
 use crate::Outcome;
-use crate::frame::ResponseHead;
+use crate::frame::{Codec, ResponseHead, response_flag};
+use crate::table::{self, Table};
 
 use super::holdings::{ClientBlock, Lease};
 use super::parts::INLINE_PARAMS;
@@ -159,6 +162,23 @@ impl Reply {
             Body::Inline(frame) => frame[ResponseHead::BYTES..].to_vec(),
             Body::Leased(lease) => lease.to_vec(),
         }
+    }
+
+    /// The table that it holds, read where it lies: its buffers keep the lease.
+    pub fn into_table(self) -> Result<Table, Failure> {
+        let internal = |what: String| Failure::new(Outcome::Internal, what);
+        let Body::Leased(lease) = self.body else {
+            return Err(internal("the answer does not lie in the arena".into()));
+        };
+        if Codec::from_code(self.head.codec) != Some(Codec::Arrow) {
+            let name = Codec::from_code(self.head.codec).map_or("unknown", Codec::name);
+            return Err(internal(format!("the answer is {name}, not arrow")));
+        }
+        let (map, offset, len) = (lease.mapping().clone(), lease.offset(), lease.len());
+        let owner: Arc<dyn Allocation> = Arc::<Lease>::new(lease);
+        let valid = self.head.flags & response_flag::VALID != 0;
+        let read = if valid { table::read_valid } else { table::read };
+        read(&map, offset, len, &owner).map_err(|fault| internal(fault.to_string()))
     }
 
     /// The same as a failure, for a reply that is one.

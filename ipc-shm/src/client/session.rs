@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
-use crate::block::Blocks;
+use crate::block::{Block, Blocks, NoBlock};
 use crate::frame::Handle;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, layout_hash};
@@ -356,6 +356,19 @@ impl Session {
 
     /// Writable bytes in the arena.
     pub fn block(self: &Arc<Self>, len: usize) -> Result<Arc<ClientBlock>, Failure> {
+        self.block_with(len, Blocks::allocate)
+    }
+
+    /// The same in extents that no other block shares: the worker can take them over where they lie.
+    pub fn block_of_own_extents(self: &Arc<Self>, len: usize) -> Result<Arc<ClientBlock>, Failure> {
+        self.block_with(len, Blocks::allocate_run)
+    }
+
+    fn block_with(
+        self: &Arc<Self>,
+        len: usize,
+        allocate: impl FnOnce(&Arc<Blocks>, usize) -> Result<Block, NoBlock>,
+    ) -> Result<Arc<ClientBlock>, Failure> {
         let most = self.segment.header.max_body;
         if len as u64 > most {
             return Err(Failure::new(
@@ -363,7 +376,7 @@ impl Session {
                 format!("a body of {len} bytes is larger than the {most} bytes that this worker takes"),
             ));
         }
-        let block = self.blocks.allocate(len).map_err(|full| Failure::new(Outcome::Busy, full.to_string()))?;
+        let block = allocate(&self.blocks, len).map_err(|full| Failure::new(Outcome::Busy, full.to_string()))?;
         Ok(Arc::new(ClientBlock::new(block, self.clone())))
     }
 

@@ -6,6 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use nix::sys::eventfd::EventFd;
 
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, Schema};
+
 use crate::arena::{Arena, OWNER_WORKER};
 use crate::bell;
 use crate::block::{Block, Blocks, NoBlock};
@@ -17,12 +20,25 @@ use crate::outcome::Outcome;
 use crate::ring::RingFault;
 use crate::segment::Segment;
 use crate::stats;
+use crate::table::Encoded;
 
-use super::inflight::{Answer, AnswerBody, Inflight};
+use super::inflight::{Answer, AnswerBody, Inflight, Placed};
 use super::peer::{Peer, ReplyPath, ReplyRing};
+use super::resident::Resident;
 
 /// Room that stays free in a response ring for the padding that one frame at its end may need.
 const WRAP_SLACK: usize = RESERVED_RESPONSE;
+
+/// Why a table could not be put into the arena.
+#[derive(Debug, thiserror::Error)]
+pub enum NotResident {
+    /// It has no Arrow form.
+    #[error("it cannot be encoded: {0}")]
+    Encoding(#[from] ArrowError),
+    /// There is no room.
+    #[error(transparent)]
+    NoRoom(#[from] NoBlock),
+}
 
 /// The worker, as all of its threads see it.
 #[derive(Debug)]
@@ -51,6 +67,18 @@ impl Host {
             peer.collect_released(&self.segment.map, &self.segment.geometry);
             self.blocks.allocate(len)
         })
+    }
+
+    /// Puts a table of the worker's own into the arena, for everybody.
+    pub fn make_resident(
+        &self,
+        schema: &Schema,
+        batches: impl IntoIterator<Item = Result<RecordBatch, ArrowError>>,
+    ) -> Result<Arc<Resident>, NotResident> {
+        let encoded = Encoded::new(schema, batches)?;
+        let block = self.blocks.allocate_run(encoded.len())?;
+        encoded.write_to(&block);
+        Ok(Resident::new(self.segment.map.clone(), block))
     }
 
     /// Whether one more request of this channel may be taken: it needs a reserved response frame.
@@ -112,7 +140,7 @@ impl Host {
                 match self.result_block(peer, bytes.len()) {
                     Ok(block) => {
                         block.write(0, bytes);
-                        Answer { body: AnswerBody::Block(block), ..answer }
+                        Answer { body: AnswerBody::Placed(Placed::Block(block)), ..answer }
                     }
                     Err(full) => answer.without_room(&full.to_string()),
                 }
@@ -135,27 +163,30 @@ impl Host {
             match self.result_block(&request.path.peer, bytes.len()) {
                 Ok(block) => {
                     block.write(0, bytes);
-                    answer.body = AnswerBody::Block(block);
+                    answer.body = AnswerBody::Placed(Placed::Block(block));
                 }
                 Err(full) => answer = answer.without_room(&full.to_string()),
             }
         }
-        let (block, mut answer) = match answer.body {
-            AnswerBody::Block(block) => (Some(block), Answer { body: AnswerBody::Bytes(Vec::new()), ..answer }),
+        let valid = if matches!(answer.body, AnswerBody::Table(_)) { response_flag::VALID } else { 0 };
+        let (placed, mut answer) = match answer.body {
+            AnswerBody::Placed(placed) | AnswerBody::Table(placed) => {
+                (Some(placed), Answer { body: AnswerBody::Bytes(Vec::new()), ..answer })
+            }
             AnswerBody::Bytes(_) => (None, answer),
         };
-        if let Some(block) = block {
-            let handle = block.handle();
+        if let Some(placed) = placed {
+            let handle = placed.handle();
             let peer = &request.path.peer;
-            let lent = peer.lend(block).or_else(|block| {
+            let lent = peer.lend(placed).or_else(|placed| {
                 // What the client has let go of since the last look makes room.
                 peer.collect_released(&self.segment.map, &self.segment.geometry);
-                peer.lend(block)
+                peer.lend(placed)
             });
             match lent {
                 Ok(lease) => {
                     let mut head = head_of(request, &answer, ResponseHead::BYTES + handle.encode().len());
-                    head.flags |= response_flag::LEASED;
+                    head.flags |= response_flag::LEASED | valid;
                     head.lease = lease;
                     return self.commit_reserved(ring, &head, &handle.encode()).map(|()| answer.outcome);
                 }
@@ -217,7 +248,7 @@ impl Answer {
                 body.truncate(self.text_len as usize);
                 (outcome, body)
             }
-            (outcome, AnswerBody::Block(_)) => (outcome, why.as_bytes().to_vec()),
+            (outcome, AnswerBody::Placed(_) | AnswerBody::Table(_)) => (outcome, why.as_bytes().to_vec()),
         };
         let mut end = text.len().min(most);
         while end < text.len() && text[end] & 0xc0 == 0x80 {

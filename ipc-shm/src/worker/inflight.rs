@@ -19,6 +19,7 @@ use crate::word::Word64;
 use super::host::Host;
 use super::peer::ReplyPath;
 use super::readers::Readers;
+use super::resident::Resident;
 
 /// Tasks that were told to stop drop their batches when the step they are in is done: mostly within microseconds, with a
 /// large sort within seconds. A reader that outlives this is a defect.
@@ -77,13 +78,34 @@ pub struct Metrics {
     pub copied_bytes: u64,
 }
 
+/// Bytes of an answer that lie in the arena.
+#[derive(Debug)]
+pub enum Placed {
+    /// A result, for the caller alone.
+    Block(Block),
+    /// A resident table.
+    Resident(Arc<Resident>),
+}
+
+impl Placed {
+    /// Where they lie.
+    pub fn handle(&self) -> Handle {
+        match self {
+            Placed::Block(block) => block.handle(),
+            Placed::Resident(resident) => resident.handle(),
+        }
+    }
+}
+
 /// The bytes of an answer.
 #[derive(Debug)]
 pub enum AnswerBody {
     /// In private memory: they travel inline or are copied into the arena.
     Bytes(Vec<u8>),
     /// Already in the arena.
-    Block(Block),
+    Placed(Placed),
+    /// The same, and a table that was read in full or written here: who gets it need not validate it again.
+    Table(Placed),
 }
 
 /// How a request ends.
@@ -241,6 +263,15 @@ impl Inflight {
         let block = self.result_block(handle.len as usize)?;
         self.host.segment.map.copy_within(handle.offset as usize, block.offset(), handle.len as usize);
         Ok(block)
+    }
+
+    /// Makes the bytes of a checked handle the worker's own: the run changes hands where it lies, or, where they share
+    /// extents with other blocks of the sender's, they are copied into a block of the worker's.
+    pub fn take_over(&self, handle: &Handle) -> Result<Block, crate::block::NoBlock> {
+        match self.host.blocks.arena().take_over(handle, self.path.peer.owner()) {
+            Ok(run) => Ok(self.host.blocks.adopt(run, handle.len as usize)),
+            Err(_) => self.copy_to_block(handle),
+        }
     }
 
     /// The host it came through.

@@ -9,11 +9,13 @@ mod listener;
 mod peer;
 mod poller;
 mod readers;
+mod resident;
 mod sessions;
 mod stop;
 
-pub use host::Host;
-pub use inflight::{Answer, AnswerBody, Inflight, Metrics, Payload, Probe, TableInput};
+pub use host::{Host, NotResident};
+pub use inflight::{Answer, AnswerBody, Inflight, Metrics, Payload, Placed, Probe, TableInput};
 pub use listener::{StartError, default_socket};
 pub use poller::{Poller, Service};
+pub use resident::Resident;
 pub use stop::Stop;

@@ -12,6 +12,18 @@ use crate::mapping::Mapping;
 use crate::ring::Producer;
 use crate::slot;
 
+use super::inflight::Placed;
+use super::resident::Reading;
+
+/// What a lease keeps.
+#[derive(Debug)]
+enum Lent {
+    /// A result, for this session alone.
+    Block(Block),
+    /// A resident table, which others read too.
+    Resident(Reading),
+}
+
 /// One client process's session. Lives until nobody needs it: the poller, and every request of it that still runs.
 #[derive(Debug)]
 pub struct Peer {
@@ -32,7 +44,7 @@ pub struct Peer {
 
 #[derive(Debug, Default)]
 struct Leases {
-    held: Vec<Option<Block>>,
+    held: Vec<Option<Lent>>,
     free: Vec<u32>,
 }
 
@@ -59,15 +71,18 @@ impl Peer {
         arena::owner_of_session(self.slot)
     }
 
-    /// Lends it a result; `None` when all its lease numbers are taken (the block is then dropped by the caller).
-    pub fn lend(&self, block: Block) -> Result<u32, Block> {
+    /// Lends it a result. `Err`: all its lease numbers are taken.
+    pub fn lend(&self, result: Placed) -> Result<u32, Placed> {
         let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match leases.free.pop() {
             Some(lease) => {
-                leases.held[lease as usize] = Some(block);
+                leases.held[lease as usize] = Some(match result {
+                    Placed::Block(block) => Lent::Block(block),
+                    Placed::Resident(resident) => Lent::Resident(Reading::new(resident, self.pid)),
+                });
                 Ok(lease)
             }
-            None => Err(block),
+            None => Err(result),
         }
     }
 
@@ -95,7 +110,10 @@ impl Peer {
     /// them. Freed, they could be claimed and overwritten by another client of this segment.
     pub fn abandon_leases(&self) {
         let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        leases.held.iter_mut().filter_map(Option::take).for_each(Block::abandon);
+        leases.held.iter_mut().filter_map(Option::take).for_each(|lent| match lent {
+            Lent::Block(block) => block.abandon(),
+            Lent::Resident(reading) => reading.resident().abandon(),
+        });
     }
 
     /// Leases that it holds.

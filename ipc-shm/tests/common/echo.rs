@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 
 use arrow_data::ArrayData;
-use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Service};
+use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Placed, Service};
 use molt_ipc_shm::{Codec, Outcome};
 
 #[derive(Default)]
@@ -106,7 +106,7 @@ fn echo(request: Inflight) {
     let body = match request.payload() {
         Ok(Payload::Inline(bytes)) => Ok(AnswerBody::Bytes(bytes.to_vec())),
         Ok(Payload::Arena(handle)) => match request.copy_to_block(&handle) {
-            Ok(block) => Ok(AnswerBody::Block(block)),
+            Ok(block) => Ok(AnswerBody::Placed(Placed::Block(block))),
             Err(full) => Err(Answer::failure(Outcome::Busy, full.to_string())),
         },
         Ok(Payload::Tables(_)) => Err(Answer::failure(Outcome::InvalidInput, "echo takes no tables")),
@@ -123,7 +123,7 @@ fn big(request: Inflight) {
     let answer = match request.result_block(len) {
         Ok(block) => {
             block.write(0, &super::pattern(len as u64, len));
-            Answer::ok(Codec::Raw, AnswerBody::Block(block))
+            Answer::ok(Codec::Raw, AnswerBody::Placed(Placed::Block(block)))
         }
         Err(full) => Answer::failure(Outcome::Busy, full.to_string()),
     };

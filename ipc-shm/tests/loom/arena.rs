@@ -73,6 +73,42 @@ fn a_run_is_claimed_whole_or_not_at_all() {
     });
 }
 
+/// The worker takes a run over while its sender gives it back and somebody else wants it: it changes hands whole or not at
+/// all, and no extent is anybody's twice.
+#[test]
+fn a_run_changes_hands_whole_or_not_at_all() {
+    explore(Some(2), || {
+        let map = Places::default().arena().map();
+        let sender = arena(&map, 1);
+        let run = sender.claim(BOTH).expect("an empty arena");
+        let Run { first, generation, .. } = run;
+        let handle = Handle { offset: GEOMETRY.extent_data(first) as u64, len: BOTH, generation, sequence: 0 };
+        let worker = {
+            let arena = arena(&map, 9);
+            thread::spawn(move || {
+                let taken = arena.take_over(&handle, 1).ok();
+                taken.inspect(|run| use_bytes(&arena, *run, 9))
+            })
+        };
+        let third = {
+            let arena = arena(&map, 2);
+            thread::spawn(move || {
+                let claimed = arena.claim(1).ok();
+                claimed.inspect(|run| use_bytes(&arena, *run, 2))
+            })
+        };
+        sender.free(run);
+        let taken = worker.join().expect("the worker");
+        let claimed = third.join().expect("the third");
+        assert!(taken.is_none() || claimed.is_none());
+        assert!(taken.is_none_or(|taken| taken == run));
+        assert_eq!(arena(&map, 9).usage(Some(9)).blocks, u64::from(taken.is_some()));
+        assert_eq!(sender.usage(Some(1)).bytes, 0, "what the worker did not take is given back");
+        let held = taken.map_or(0, |run| run.count) + claimed.map_or(0, |run| run.count);
+        assert_eq!(free_extents(&map) + u64::from(held), 2, "nothing is lost");
+    });
+}
+
 /// A head stands for its whole run: it is claimed last and given back first.
 #[test]
 fn who_sees_a_head_sees_its_run() {

@@ -33,6 +33,7 @@ const LATE_LOOK: &str = "cell::a_late_look_sees_its_own_request_only";
 const DEAD_WORKER: &str = "cell::a_dead_workers_cell_says_whether_the_request_may_have_run";
 const ONE_OWNER: &str = "arena::an_extent_has_one_owner";
 const WHOLE_RUN: &str = "arena::a_run_is_claimed_whole_or_not_at_all";
+const HAND_OVER: &str = "arena::a_run_changes_hands_whole_or_not_at_all";
 const HEAD: &str = "arena::who_sees_a_head_sees_its_run";
 const RECLAIM: &str = "arena::a_reclaim_takes_nothing_from_the_next_owner";
 const DEAD_OWNER: &str = "arena::a_dead_owner_leaves_nothing_that_a_reclaim_does_not_find";
@@ -337,6 +338,24 @@ pub const MUTANTS: &[Mutant] = &[
         edits: &[edit(
             "arena.rs",
             "                (extent + 1..first + count).for_each(|mine| self.free_extent(mine));\n",
+            "",
+        )],
+    },
+    Mutant {
+        name: "a run changes hands by stores",
+        scenario: HAND_OVER,
+        edits: &[edit(
+            "arena.rs",
+            "place.compare_exchange(seen, taken, Ordering::AcqRel, Ordering::Acquire).is_err()",
+            "place.swap(taken, Ordering::AcqRel) != seen",
+        )],
+    },
+    Mutant {
+        name: "half of a run that did not change hands is kept",
+        scenario: HAND_OVER,
+        edits: &[edit(
+            "arena.rs",
+            "                (extent + 1..end).for_each(|taken| self.free_extent(taken));\n",
             "",
         )],
     },

@@ -7,7 +7,7 @@ use molt_ipc_shm::client::{Body, Called, Client, Payload as Sent, Request};
 use molt_ipc_shm::frame::ResponseHead;
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
-use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Poller, Service, Stop};
+use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Placed, Poller, Service, Stop};
 use molt_ipc_shm::{Codec, Outcome, stats};
 
 use crate::peer::{Attached, Caller, Peer, Place, Tried, ready, until_input_closes};
@@ -70,9 +70,10 @@ impl Service for Echo {
         }
         let body = match request.payload() {
             Ok(Payload::Inline(bytes)) => Ok(AnswerBody::Bytes(bytes.to_vec())),
-            Ok(Payload::Arena(handle)) => {
-                request.copy_to_block(&handle).map(AnswerBody::Block).map_err(|full| full.to_string())
-            }
+            Ok(Payload::Arena(handle)) => request
+                .copy_to_block(&handle)
+                .map(|block| AnswerBody::Placed(Placed::Block(block)))
+                .map_err(|full| full.to_string()),
             Ok(Payload::Tables(_)) => Err("tables are not echoed".to_owned()),
             Err(bad) => Err(bad.to_string()),
         };

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
-use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Poller, Service, StartError, Stop};
+use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Placed, Poller, Service, StartError, Stop};
 use molt_ipc_shm::{Codec, Outcome, stats};
 
 use super::{Break, Place, until_input_ends};
@@ -172,7 +172,7 @@ impl Checked {
 
 fn in_block(block: Result<molt_ipc_shm::block::Block, molt_ipc_shm::block::NoBlock>) -> Answer {
     match block {
-        Ok(block) => Answer::ok(Codec::Raw, AnswerBody::Block(block)),
+        Ok(block) => Answer::ok(Codec::Raw, AnswerBody::Placed(Placed::Block(block))),
         Err(full) => Answer::failure(Outcome::Internal, full.to_string()),
     }
 }

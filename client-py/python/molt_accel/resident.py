@@ -1,0 +1,142 @@
+"""Resident tables: published once under a name, read by every process in the same bytes."""
+
+from __future__ import annotations
+
+from . import codecs, request
+
+TYPE_CHECKING = False  # see molt_accel/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+    from typing import Any
+
+    from .block import Block
+    from .reply import Reply
+    from .request import Request
+    from .table import Table
+
+UNLIMITED = 9e8
+"""Seconds that `put` and `load` may take where the call names none: they end when the table is there."""
+_PUT, _TABLE, _TABLES, _DROP, _LOAD = "molt.put", "molt.table", "molt.tables", "molt.drop", "molt.load"
+
+
+class TableInfo:
+    """What the worker says of one version of a resident table."""
+
+    __slots__ = ("bytes", "name", "readers", "retired", "rows", "schema", "source", "version")
+
+    def __init__(self, listed: dict[str, Any]) -> None:
+        self.name: str = listed["name"]
+        self.version: int = listed["version"]
+        """Counts up with every table that is published, whatever its name."""
+        self.rows: int = listed["rows"]
+        self.bytes: int = listed["bytes"]
+        """Bytes of shared memory."""
+        self.schema: Sequence[tuple[str, str]] = [(name, kind) for name, kind in listed["schema"]]
+        """Columns: name and Arrow type."""
+        self.readers: dict[int, int] = {pid: views for pid, views in listed["readers"]}
+        """Processes that have it open: pid, and how many views they hold."""
+        self.source: str | None = listed["source"]
+        """The file that it was loaded from; None: a client put it, and a restart of the worker loses it."""
+        self.retired: bool = listed["retired"]
+        """Replaced or dropped; its bytes go when the last reader does."""
+
+    def __repr__(self) -> str:
+        state = ", retired" if self.retired else ""
+        return f"<molt_accel.TableInfo {self.name!r} version {self.version}: {self.rows} rows, {self.bytes} bytes{state}>"
+
+
+class ResidentTables:
+    """The part of a client that publishes tables and finds them."""
+
+    if TYPE_CHECKING:
+
+        def session(self) -> Any: ...
+        async def aattach(self) -> None: ...
+        def _run(self, entry: str, arguments: Request) -> Reply: ...
+        async def _arun(self, entry: str, arguments: Request) -> Reply: ...
+
+    def put(self, name: str, data: Any, timeout: float | None = None) -> TableInfo:
+        """Publishes `data` (anything Arrow) under `name`, for every process, in place of what had the name.
+
+        The table is written into shared memory once and stays where it was written. Who reads the former version reads
+        on; its bytes go when the last reader does. MoltBusy when the arena has no room for both.
+        """
+        block = self._own(data, name)
+        try:
+            return TableInfo(self._run(_PUT, _about(_PUT, {"name": name}, timeout, UNLIMITED, block)).value())
+        finally:
+            block.free()
+
+    async def aput(self, name: str, data: Any, timeout: float | None = None) -> TableInfo:
+        """`put` for event loops."""
+        await self.aattach()
+        block = self._own(data, name)
+        try:
+            return TableInfo((await self._arun(_PUT, _about(_PUT, {"name": name}, timeout, UNLIMITED, block))).value())
+        finally:
+            block.free()
+
+    def table(self, name: str, timeout: float | None = None) -> Table:
+        """The table of that name as it is now, read where it lies: the same bytes in every process.
+
+        It stays valid and unchanged until it and all that was made of it are gone, whatever becomes of the name.
+        """
+        return self._run(_TABLE, _about(_TABLE, {"name": name}, timeout)).table()
+
+    async def atable(self, name: str, timeout: float | None = None) -> Table:
+        """`table` for event loops."""
+        await self.aattach()
+        return (await self._arun(_TABLE, _about(_TABLE, {"name": name}, timeout))).table()
+
+    def tables(self, timeout: float | None = None) -> list[TableInfo]:
+        """What there is, by name; versions that were replaced are listed for as long as somebody reads them."""
+        return [TableInfo(listed) for listed in self._run(_TABLES, _about(_TABLES, {}, timeout)).value()]
+
+    async def atables(self, timeout: float | None = None) -> list[TableInfo]:
+        """`tables` for event loops."""
+        await self.aattach()
+        return [TableInfo(listed) for listed in (await self._arun(_TABLES, _about(_TABLES, {}, timeout))).value()]
+
+    def drop(self, name: str, timeout: float | None = None) -> bool:
+        """Takes the name away; False: nothing had it. Who reads the table reads on."""
+        return bool(self._run(_DROP, _about(_DROP, {"name": name}, timeout)).value())
+
+    async def adrop(self, name: str, timeout: float | None = None) -> bool:
+        """`drop` for event loops."""
+        await self.aattach()
+        return bool((await self._arun(_DROP, _about(_DROP, {"name": name}, timeout))).value())
+
+    def load(self, name: str, path: str | PathLike[str], timeout: float | None = None) -> TableInfo:
+        """Publishes a file (Parquet, CSV, JSON lines, Arrow) that the worker reads; `path` as this process sees it."""
+        return TableInfo(self._run(_LOAD, _about(_LOAD, _file(name, path), timeout, UNLIMITED)).value())
+
+    async def aload(self, name: str, path: str | PathLike[str], timeout: float | None = None) -> TableInfo:
+        """`load` for event loops."""
+        await self.aattach()
+        return TableInfo((await self._arun(_LOAD, _about(_LOAD, _file(name, path), timeout, UNLIMITED))).value())
+
+    def _own(self, data: Any, name: str) -> Block:
+        from .arrow import place
+
+        return place(self.session(), data, name, own_extents=True)
+
+
+def _file(name: str, path: str | PathLike[str]) -> dict[str, str]:
+    from os import path as paths
+
+    return {"name": name, "path": paths.abspath(path)}
+
+
+def _about(
+    entry: str,
+    params: dict[str, str],
+    timeout: float | None,
+    unless: float | None = None,
+    block: Block | None = None,
+) -> Request:
+    seconds = unless if timeout is None else timeout
+    ns = 0 if seconds is None else request.nanoseconds(seconds)
+    codec = codecs.MSGPACK if block is None else codecs.ARROW
+    accept = codecs.ARROW if entry == _TABLE else codecs.MSGPACK
+    return request.build(entry, codec, accept, b"" if block is None else block, params, None, ns)
