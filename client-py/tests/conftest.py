@@ -15,6 +15,9 @@ import pytest
 import uvloop
 from django.conf import settings
 
+# A shell that runs the tests in the background has SIGINT ignored, which processes inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.configure(
     SECRET_KEY="tests",
     ALLOWED_HOSTS=["*"],
