@@ -89,7 +89,8 @@ fn many_clients_come_and_go_without_a_trace() {
         let report = worker.report();
         report.sessions.is_empty() && report.arena.used_bytes == 0
     });
-    until_true("as many descriptors as before", || descriptors() == at_rest);
+    // Fewer: a connection that only looked may still have been open when they were counted.
+    until_true("as many descriptors as before", || descriptors() <= at_rest);
 }
 
 #[test]

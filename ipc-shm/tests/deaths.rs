@@ -254,10 +254,12 @@ fn a_thousand_sessions_leave_the_worker_as_it_was() {
             );
         }
     }
-    until("slots, extents and descriptors are back", || {
+    until("slots and extents are back", || {
         let report = report(&names);
-        report.sessions.is_empty() && report.arena.used_bytes == 0 && descriptors(worker.pid()) == baseline
+        report.sessions.is_empty() && report.arena.used_bytes == 0
     });
+    // Fewer: a connection that only looked may still have been open when they were counted.
+    until("descriptors are back", || descriptors(worker.pid()) <= baseline);
 }
 
 /// Fault 21: without descriptors the worker refuses newcomers, serves the others, rests, and recovers.

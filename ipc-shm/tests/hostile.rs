@@ -241,7 +241,8 @@ fn unwanted_descriptors_do_not_stay_in_the_worker() {
             );
         }
     }
-    until("descriptors are back", || descriptors(worker.pid()) == baseline);
+    // Fewer: a connection that only looked may still have been open when they were counted.
+    until("descriptors are back", || descriptors(worker.pid()) <= baseline);
 }
 
 /// Fault 40, silence: a connection without a hello does not last.
