@@ -234,7 +234,9 @@ fn after_a_caller_who_came_seldom_a_quick_one_is_noticed_soon() {
             paid
         };
         let sleeps = (0..100).position(|_| quick()).expect("a probe among 100 waits");
-        assert!((1..=16).contains(&sleeps), "{sleeps} short sleeps before the first probe");
+        // 16; or 32, if somebody took the core while it still spun: then it gave up early. Probes made for who comes seldom
+        // would have worn it out to 256.
+        assert!((1..=32).contains(&sleeps), "{sleeps} short sleeps before the first probe");
     }
 }
 
