@@ -9,6 +9,7 @@ use common::ask::{Answer, Ask};
 use common::tables::{batches, count, numbers, orders, pairs, placed};
 use common::{Folder, Worker, until_true};
 use molt_ipc_shm::client::{Client, ClientBlock, Payload};
+use molt_ipc_shm::frame::response_flag;
 use molt_ipc_shm::table::Encoded;
 use molt_ipc_shm::{Codec, Outcome};
 use serde_json::{Value, json};
@@ -119,6 +120,9 @@ fn a_table_changes_hands_and_is_not_copied() {
         panic!("a resident table is leased")
     };
     assert_eq!(lease.offset() as u64, offset, "where it was written");
+    assert_ne!(answer.head.flags & response_flag::VALID, 0, "the worker has validated it");
+    let foreign = Ask::of("echo").body(Codec::Arrow, b"no table").call(&client).ok();
+    assert_eq!(foreign.head.flags & response_flag::VALID, 0, "nobody has looked at these");
     // A block that shares its extent with others cannot change hands: it is copied, and the others stay.
     let (small, neighbour) = (placed(&client, &numbers(3)), placed(&client, &numbers(5)));
     put_block(&client, "small", &small).ok();

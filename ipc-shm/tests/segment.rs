@@ -311,6 +311,9 @@ fn an_arena_larger_than_the_space_is_refused_with_the_numbers() {
     assert_eq!(names.objects(), [] as [&str; 0]);
     let (arena, free) = segment::auto_arena(0).expect("the space");
     assert!(arena > 0 && (Geometry::for_arena(arena).total_bytes() as u64) < free);
+    let (with_tables, free) = segment::auto_arena(free).expect("the space");
+    assert!((Geometry::for_arena(with_tables).total_bytes() as u64) < free, "never all there is");
+    assert!(free < 4 << 30 || with_tables > arena, "tables that lie there from the start get room beside requests");
 }
 
 #[test]
