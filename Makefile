@@ -34,7 +34,7 @@ help:
 .PHONY: programs
 programs:
 	@$(STEP) 'Programs (the first time compiles DataFusion: about 20 minutes on 2 cores)'
-	$(CARGO) build --release --locked -p molt-ipc-shm
+	$(CARGO) build --release --locked -p molt-shm-stat
 	$(CARGO) build --release --locked -p demo-entries
 	$(CARGO) build --release --locked -p molt-engine
 	@mkdir -p $(OUT)
@@ -83,7 +83,7 @@ bench: build transport-bench
 test: test-transport test-proofs test-chaos test-entries test-engine test-python
 
 # Tests in which it makes a difference whether the segment has a name; the others map no segment, or are about names.
-NAMELESS_TESTS := calls deaths doctor fork hostile loops start strangers
+NAMELESS_TESTS := calls deaths fork hostile loops start strangers
 
 .PHONY: test-transport
 test-transport:
@@ -91,6 +91,9 @@ test-transport:
 	$(CARGO) test --release --locked -p molt-ipc-shm
 	@$(STEP) 'The same with segments that have no name'
 	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-ipc-shm $(foreach test,$(NAMELESS_TESTS),--test $(test))
+	@$(STEP) 'Tests of molt-shm-stat'
+	$(CARGO) test --release --locked -p molt-shm-stat
+	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-shm-stat
 	$(CARGO) test --release --locked -p molt-client
 	$(CARGO) test --release --locked -p molt-transport-bench --no-default-features
 

@@ -21,7 +21,7 @@ fn stat_program() -> PathBuf {
         let profile = Path::new(WORKER).parent().unwrap();
         let target = profile.parent().unwrap();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--package", "molt-ipc-shm", "--bin", "molt-shm-stat", "--target-dir"]).arg(target);
+        build.args(["build", "--package", "molt-shm-stat", "--bin", "molt-shm-stat", "--target-dir"]).arg(target);
         build.current_dir(env!("CARGO_MANIFEST_DIR"));
         if profile.ends_with("release") {
             build.arg("--release");

@@ -1,5 +1,6 @@
 //! What is in the segments of this machine. Reads only; needs no answer from the worker.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -77,17 +78,31 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         (None, Some(address)) => loop {
             let report = Report::of(&address.look(LOOK_WITHIN)?);
-            match (arguments.json, arguments.prometheus) {
-                (true, _) => println!("{}", report.to_json()),
-                (_, true) => print!("{}", prometheus(&report)),
-                _ => print!("{}", text(&report)),
-            }
-            if !arguments.watch {
+            let listened = put(&match (arguments.json, arguments.prometheus) {
+                (true, _) => format!("{}\n", report.to_json()),
+                (_, true) => prometheus(&report),
+                _ => text(&report),
+            });
+            if !arguments.watch || !listened {
                 return Ok(ExitCode::SUCCESS);
             }
             std::thread::sleep(Duration::from_secs(1));
-            print!("\x1b[2J\x1b[H");
+            put("\x1b[2J\x1b[H");
         },
+    }
+}
+
+const NOTHING: &str = "no segments; hint: start a worker with `molt_worker`\n";
+
+/// Prints; `false`: nobody reads any more (`molt-shm-stat | head`), which is no error.
+fn put(text: &str) -> bool {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("molt-shm-stat: its output cannot be written: {error}");
+            std::process::exit(1)
+        }
+        written => written.is_ok(),
     }
 }
 
@@ -95,19 +110,19 @@ fn list(arguments: &Arguments) {
     let named = segment::list().into_iter().filter_map(|name| Segment::open(&name).ok());
     let reports: Vec<Report> = named.chain(nameless::find()).map(|segment| Report::of(&segment)).collect();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&reports).unwrap_or_default());
+        put(&format!("{}\n", serde_json::to_string_pretty(&reports).unwrap_or_default()));
         return;
     }
     if arguments.prometheus {
-        reports.iter().for_each(|report| print!("{}", prometheus(report)));
+        put(&reports.iter().map(prometheus).collect::<String>());
         return;
     }
     if reports.is_empty() {
-        println!("no segments; hint: start a worker with `molt_worker`");
+        put(NOTHING);
     }
     for report in reports {
-        println!(
-            "{:20} {:9} pid {:<8} up {:>8.0} s  {:>3} sessions  arena {} of {}",
+        put(&format!(
+            "{:20} {:9} pid {:<8} up {:>8.0} s  {:>3} sessions  arena {} of {}\n",
             report.segment.name,
             report.worker.state,
             report.worker.pid,
@@ -115,7 +130,7 @@ fn list(arguments: &Arguments) {
             report.sessions.len(),
             mib(report.arena.used_bytes),
             mib(report.arena.total_bytes),
-        );
+        ));
     }
 }
 
@@ -124,7 +139,7 @@ fn mib(bytes: u64) -> String {
 }
 
 fn text(report: &Report) -> String {
-    use std::fmt::Write;
+    use std::fmt::Write as _;
     let mut out = String::new();
     let worker = &report.worker;
     let _ = writeln!(
@@ -171,7 +186,7 @@ fn text(report: &Report) -> String {
 }
 
 fn prometheus(report: &Report) -> String {
-    use std::fmt::Write;
+    use std::fmt::Write as _;
     let mut out = String::new();
     let name = &report.segment.name;
     let up = u8::from(report.worker.state == "serving");
@@ -213,7 +228,7 @@ fn examine(wanted: Option<Address>) -> ExitCode {
     let mut ill = false;
     let patients = patients(wanted);
     if patients.is_empty() {
-        println!("no segments; hint: start a worker with `molt_worker`");
+        put(NOTHING);
     }
     for (name, segment) in patients {
         let findings = match &segment {
@@ -222,10 +237,12 @@ fn examine(wanted: Option<Address>) -> ExitCode {
         };
         if let (Ok(segment), true) = (&segment, findings.is_empty()) {
             let report = Report::of(segment);
-            println!("{name}: worker {} (pid {}), nothing is wrong", report.worker.state, report.worker.pid);
+            put(&format!("{name}: worker {} (pid {}), nothing is wrong\n", report.worker.state, report.worker.pid));
         }
         ill |= !findings.is_empty();
-        findings.iter().for_each(|finding| println!("{name}: {}", finding.text));
+        for finding in &findings {
+            put(&format!("{name}: {}\n", finding.text));
+        }
     }
     if ill { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -238,7 +255,7 @@ fn clean(socket: Option<PathBuf>) -> ExitCode {
         .filter_map(|name| Segment::open(name).ok().map(|segment| segment.socket()))
         .collect();
     for name in segment::remove_dead() {
-        println!("removed {name}");
+        put(&format!("removed {name}\n"));
     }
     let beside = worker::default_socket("/x").parent().and_then(|folder| std::fs::read_dir(folder).ok());
     let beside = beside.into_iter().flatten().flatten().map(|file| file.path());
@@ -248,7 +265,7 @@ fn clean(socket: Option<PathBuf>) -> ExitCode {
     sockets.dedup();
     for removed in sockets.iter().filter(|socket| socket.exists()).flat_map(|socket| socket_path::remove_stale(socket))
     {
-        println!("removed {}", removed.display());
+        put(&format!("removed {}\n", removed.display()));
     }
     ExitCode::SUCCESS
 }

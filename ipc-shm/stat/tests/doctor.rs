@@ -1,5 +1,6 @@
 //! What the doctor finds, each in a state that was really brought about; and that it finds nothing where nothing is wrong.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::fs::OpenOptions;
