@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -29,7 +28,7 @@ settings.configure(
 django.setup()
 
 import molt_accel  # noqa: E402
-from molt_accel.django import body, clients  # noqa: E402
+from molt_accel.django import clients  # noqa: E402
 from stub import StubBlock, StubClient  # noqa: E402
 
 
@@ -65,9 +64,7 @@ def own() -> Iterator[molt_accel.SpawnedClient]:
 def stub(monkeypatch: pytest.MonkeyPatch) -> StubClient:
     """Stands in for the process's client."""
     client = StubClient()
-    # The package's name `offload` is the function; the module is reached through the table of modules.
-    monkeypatch.setattr(sys.modules["molt_accel.django.offload"], "client", lambda: client)
-    monkeypatch.setattr(body, "Block", StubBlock)
+    monkeypatch.setattr(clients, "stand_in", client)
     StubBlock.live = 0
     return client
 

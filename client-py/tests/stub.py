@@ -28,7 +28,7 @@ class StubBlock:
 
     live = 0
 
-    def __init__(self, session: object, size: int) -> None:
+    def __init__(self, size: int) -> None:
         self.view = memoryview(bytearray(size))
         StubBlock.live += 1
 
@@ -49,6 +49,9 @@ class StubClient:
 
     async def aattach(self) -> None:
         self.session()
+
+    def block(self, size: int) -> StubBlock:
+        return StubBlock(size)
 
     def exchange(
         self, entry: str, payload: Any, codec: int, accept: int, timeout: Any, params: Any, idempotent: Any

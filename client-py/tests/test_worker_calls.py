@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 import molt_accel
-from conftest import attached
+from conftest import attached, stop, until
 from molt_accel import codecs
 from molt_accel.block import Block
-from conftest import stop, until
 
 Client = molt_accel.SpawnedClient
 SIZES = [0, 1, 64, 4096, 65_536, 1_000_003, 8 * 2**20]

@@ -7,11 +7,12 @@ import os
 import signal
 from pathlib import Path
 
-import molt_accel
 import polars
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+
+import molt_accel
 from conftest import until
 
 

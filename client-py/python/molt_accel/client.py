@@ -91,7 +91,7 @@ class Client(ResidentTables):
             body = codecs.pack(payload)
         else:
             number = codecs.number(codec)
-            body = codecs.encode(number, payload) if number != ARROW else self._arrow(payload)
+            body = codecs.encode(number, payload) if number != ARROW else self.place(payload)
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
         try:
             if type(body) is bytes and not params:
@@ -113,7 +113,7 @@ class Client(ResidentTables):
         """`call` for event loops. Cancelling the task cancels the request in the worker."""
         number = codecs.number(codec)
         await self.aattach()
-        body = codecs.encode(number, payload) if number != ARROW else self._arrow(payload)
+        body = codecs.encode(number, payload) if number != ARROW else self.place(payload)
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
         try:
             return (await self._arun(entry, _build(entry, number, number, body, params, idempotent, ns))).value()
@@ -303,8 +303,12 @@ class Client(ResidentTables):
 
         return await channel_of_running_loop(self, self._channels).run(entry, arguments)
 
-    def _arrow(self, payload: Any) -> Any:
-        """An Arrow payload: bytes of an IPC stream as they are, anything else placed in the arena."""
+    def block(self, size: int) -> Block:
+        """Shared memory to write a payload into, for `exchange`; whoever asked for it frees it."""
+        return Block(self.session(), size)
+
+    def place(self, payload: Any) -> Any:
+        """An Arrow payload for `exchange`: bytes of an IPC stream as they are, anything else placed in the arena."""
         if isinstance(payload, (bytes, bytearray, memoryview)):
             return payload
         from .arrow import place

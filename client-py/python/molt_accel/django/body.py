@@ -42,7 +42,7 @@ class Body:
 
     def free(self) -> None:
         """Gives back the shared memory."""
-        if isinstance(self.payload, Block):
+        if not isinstance(self.payload, bytes):
             self.payload.free()
 
 
@@ -68,7 +68,10 @@ def read(request: HttpRequest, client: Client, limit: int) -> Body:
         _check(len(request._body), limit)
         return Body(request._body)
     if request._read_started:  # type: ignore[attr-defined]
-        raise RawPostDataException("the request's stream was read in part before the offload")
+        raise RawPostDataException(
+            "the request's body was read by something else before the offload. hint: offload first; or hand over what "
+            "was parsed, `payload=lambda request: request.data` under Django REST framework"
+        )
     length = content_length(request)
     if length is None:
         return Body(_read_unannounced(request, limit), request)
@@ -80,7 +83,7 @@ def read(request: HttpRequest, client: Client, limit: int) -> Body:
         if len(data) < length:
             raise _cut(len(data), length)
         return Body(data, request)
-    block = Block(client.session(), length)
+    block = client.block(length)
     try:
         _fill(request, block.view)
     except BaseException:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 from ..client import Client
 from . import settings
 
 _lock = Lock()
 _clients: dict[tuple[str | None, str | None, float, float], Client] = {}
+stand_in: Any = None
+"""What tests put in every client's place (`molt_accel.testing.fake`)."""
 
 
 def client() -> Client:
     """The `Client` that the settings in force describe. It attaches at its first use, and anew in a forked child."""
+    if stand_in is not None:
+        return stand_in
     wanted = settings.read()
     key = wanted.SHM, wanted.SOCKET, wanted.TIMEOUT, wanted.ATTACH_WAIT
     kept = _clients.get(key)
