@@ -12,7 +12,9 @@ from molt_accel.django import client, settings
 
 
 def test_defaults() -> None:
-    assert settings.check({}) == ("/molt0", None, 5.0, 64 * 2**20, 0.0, 503, None)
+    checked = settings.check({})
+    assert checked[:7] == ("/molt0", None, 5.0, 64 * 2**20, 0.0, 503, None)
+    assert checked[7:] == (True, None, None, None, ())
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,11 @@ def test_defaults() -> None:
         ({"SHM": ""}, r"MOLT\['SHM'\] is ''"),
         ({"SOCKET": ""}, r"MOLT\['SOCKET'\] is ''. hint: give a path"),
         ({"ERROR_RESPONSE": "no.such.thing"}, r"MOLT\['ERROR_RESPONSE'\] is 'no.such.thing'"),
+        ({"OFFLOAD": "no"}, r"MOLT\['OFFLOAD'\] is 'no'. hint: give True or False"),
+        ({"SERVER_TIMING": 1}, r"MOLT\['SERVER_TIMING'\] is 1"),
+        ({"EXPORTS": ["a"]}, r"MOLT\['EXPORTS'\] is \['a'\]. hint: give the manifest's path"),
+        ({"ARENA": 0}, r"MOLT\['ARENA'\] is 0"),
+        ({"WORKER_ARGS": "--threads 4"}, r"MOLT\['WORKER_ARGS'\] is '--threads 4'. hint: give a list of strings"),
         ({"ERROR_RESPONSE": 5}, r"MOLT\['ERROR_RESPONSE'\] is 5"),
         ("/molt0", r"MOLT is a str. hint: make it a dict"),
     ],

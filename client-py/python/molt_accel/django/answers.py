@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..answer import Answer
 from ..errors import MoltBusy, MoltError, MoltInvalidInput, MoltTooLarge
-from . import settings
+from . import settings, signals, timing
 from .body import discard
 
 logger = logging.getLogger("molt_accel.request")
@@ -64,27 +64,31 @@ def codec_of_answer(request: HttpRequest) -> int:
     return known
 
 
-def success(request: HttpRequest, answer: Answer, shape: Callable[[HttpRequest, Any], Any] | None) -> HttpResponseBase:
+def success(
+    request: HttpRequest, entry: str, answer: Answer, shape: Callable[[HttpRequest, Any], Any] | None, began: float
+) -> HttpResponseBase:
     """The HTTP answer: the worker's bytes, or what `shape(request, decoded)` makes of them. `.molt` has the metrics."""
     if shape is None:
         response = HttpResponse(answer.body, content_type=CONTENT_TYPES[answer.codec])
-        response.molt = answer.metrics  # type: ignore[attr-defined]
-        return response
-    return shaped(shape(request, codecs.decode(answer.codec, answer.body)), answer)
+        return _measured(response, entry, answer, began)
+    return shaped(shape(request, codecs.decode(answer.codec, answer.body)), entry, answer, began)
 
 
-def shaped(result: Any, answer: Answer) -> HttpResponseBase:
+def shaped(result: Any, entry: str, answer: Answer, began: float) -> HttpResponseBase:
     """What `response=` returned, as an HTTP answer."""
     response = result if isinstance(result, HttpResponseBase) else JsonResponse(result, safe=False)
+    return _measured(response, entry, answer, began)
+
+
+def _measured(response: HttpResponseBase, entry: str, answer: Answer, began: float) -> HttpResponseBase:
     response.molt = answer.metrics  # type: ignore[attr-defined]
+    timing.offloaded(response, entry, began, answer.metrics)
     return response
 
 
 def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
-    """The HTTP answer for an outcome other than ok, and its line in the log."""
-    status = error.http_status
-    if isinstance(error, MoltBusy):
-        status = settings.read().BUSY_STATUS
+    """The HTTP answer for an outcome other than ok, its line in the log and its signal."""
+    status = status_of(error)
     logger.log(
         logging.ERROR if status >= 500 and not isinstance(error, MoltBusy) else logging.INFO,
         "%s %s: %s %s: %s",
@@ -95,12 +99,38 @@ def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
         error,
         extra={"request": request, "status_code": status, "entry": error.entry, "outcome": error.outcome},
     )
+    signals.request_failed.send_robust(sender=error.entry, request=request, error=error, status=status)
     discard(request, settings.read().MAX_BODY)
+    return worded(request, error, status)
+
+
+def worded(request: HttpRequest, error: MoltError, status: int) -> HttpResponse:
+    """What the HTTP client reads of an outcome other than ok."""
     shape = settings.read().ERROR_RESPONSE
     response = shape(request, error, status) if callable(shape) else JsonResponse(_body(error), status=status)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return response
+
+
+def status_of(error: MoltError) -> int:
+    """Its HTTP status."""
+    return settings.read().BUSY_STATUS if isinstance(error, MoltBusy) else error.http_status
+
+
+def fallback(request: HttpRequest, error: MoltError) -> str:
+    """Logs and signals that the view's own code runs; returns why, in a word."""
+    logger.warning(
+        "%s %s: %s %s, the view runs instead: %s",
+        request.method,
+        request.path,
+        error.entry or "molt",
+        error.outcome,
+        error,
+        extra={"request": request, "entry": error.entry, "outcome": error.outcome, "fallback": True},
+    )
+    signals.fell_back.send_robust(sender=error.entry, request=request, error=error)
+    return error.outcome
 
 
 def _body(error: MoltError) -> dict[str, Any]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from django.apps import AppConfig
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 
 
 class MoltConfig(AppConfig):
@@ -15,4 +20,16 @@ class MoltConfig(AppConfig):
     def ready(self) -> None:
         from .settings import read
 
-        read()  # a typo in MOLT stops the start, not the first request
+        try:
+            read()  # a typo in MOLT stops the start, not the first request
+        except ImproperlyConfigured:
+            if "django.core.management" not in sys.modules:
+                raise
+            # manage.py: molt.E001 says it in one line, beside whatever else is wrong.
+        checks.register(_check, "molt")
+
+
+def _check(**kwargs: Any) -> list[checks.CheckMessage]:
+    from .checks import check  # servers run no checks, and need not load them
+
+    return check(**kwargs)

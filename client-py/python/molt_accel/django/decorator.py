@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, wraps
-from inspect import isclass, iscoroutinefunction
+from inspect import isclass, iscoroutinefunction, signature
+from time import perf_counter
 from typing import Any, TypeVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
+from django.utils.decorators import method_decorator
+from django.views import View as ClassView
 
 from .. import codecs
 from ..errors import MoltError
-from . import answers
-from .offload import Params, Payload, Plan, Response, arun, run
+from . import answers, switch, timing
+from .offload import Params, Payload, Plan, Response, arun, plain, run
+from .trial import Trial, acompare, compare
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+views: dict[str, set[str]] = {}
+"""Every entry that a decorator names, with the views that it replaces: what the system checks look at."""
 
 
 def molt_offload(
@@ -28,14 +36,21 @@ def molt_offload(
     response: Response | None = None,
     *,
     idempotent: bool | None = None,
+    percent: float | None = None,
+    shadow: float | None = None,
 ) -> Callable[[View], View]:
     """Replaces a view, sync or async, by `entry`; the arguments are those of `offload`.
 
     Put it innermost, below every other decorator: it replaces what it decorates, authentication included.
     fallback: the view's own code runs when the worker is unavailable, and when it died while an idempotent entry ran;
     never when it is busy or late, since that would feed an overload.
+    percent: the share of requests that the worker answers; the view's own code answers the others.
+    shadow: the share (0.01: one in a hundred) of the requests answered by the view's own code that the worker gets as
+    well, for comparison: where the answers differ, the logger `molt_accel.shadow` has a diff. It runs the entry too, so
+    it suits entries that only compute. Without `percent` the view answers everything.
     """
     plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent, fallback)
+    trial = Trial(percent, shadow)
 
     def decorate(view: View) -> View:
         _refuse_wrapped(view, entry)
@@ -44,50 +59,69 @@ def molt_offload(
             @wraps(view)
             async def offloaded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 _require_request(request, view)
-                try:
-                    return await arun(request, plan, (args, kwargs))
-                except MoltError as error:
-                    if not plan.falls_back(error):
-                        return answers.failure(request, error)
-                    _log_fallback(request, error)
-                return await view(request, *args, **kwargs)
+                reason = _own_code(trial)
+                if reason is None:
+                    try:
+                        return await arun(request, plan, (args, kwargs))
+                    except MoltError as error:
+                        if not plan.falls_back(error):
+                            return answers.failure(plain(request), error)
+                        reason = answers.fallback(plain(request), error)
+                elif reason == SHARE and trial.compares(plain(request)):
+                    began = perf_counter()
+                    own = await view(request, *args, **kwargs)
+                    await acompare(request, plan, (args, kwargs), own, began)
+                    return timing.own_code(own, "shadow")
+                return timing.own_code(await view(request, *args, **kwargs), reason)
 
         else:
 
             @wraps(view)
             def offloaded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 _require_request(request, view)
-                try:
-                    return run(request, plan, (args, kwargs))
-                except MoltError as error:
-                    if not plan.falls_back(error):
-                        return answers.failure(request, error)
-                    _log_fallback(request, error)
-                return view(request, *args, **kwargs)
+                reason = _own_code(trial)
+                if reason is None:
+                    try:
+                        return run(request, plan, (args, kwargs))
+                    except MoltError as error:
+                        if not plan.falls_back(error):
+                            return answers.failure(plain(request), error)
+                        reason = answers.fallback(plain(request), error)
+                elif reason == SHARE and trial.compares(plain(request)):
+                    began = perf_counter()
+                    own = view(request, *args, **kwargs)
+                    compare(request, plan, (args, kwargs), own, began)
+                    return timing.own_code(own, "shadow")
+                return timing.own_code(view(request, *args, **kwargs), reason)
 
+        # Frameworks that go by annotations (ninja) look names up where the function was written, and that is here.
+        with suppress(NameError, AttributeError):  # a name for type checkers alone
+            offloaded.__signature__ = signature(view, eval_str=True)  # type: ignore[attr-defined]
         offloaded.molt_entry = entry  # type: ignore[attr-defined]
+        if view.__module__ != method_decorator.__module__:  # it decorates a dummy first
+            views.setdefault(entry, set()).add(f"{view.__module__}.{view.__qualname__}")
         return cast(View, offloaded)
 
     return decorate
 
 
-def _log_fallback(request: HttpRequest, error: MoltError) -> None:
-    answers.logger.warning(
-        "%s %s: %s %s, the view runs instead: %s",
-        request.method,
-        request.path,
-        error.entry or "molt",
-        error.outcome,
-        error,
-        extra={"request": request, "entry": error.entry, "outcome": error.outcome, "fallback": True},
-    )
+SHARE = "not in the share"
+"""Why the view's own code answers a request that `percent=` or `shadow=` leaves to it."""
+
+
+def _own_code(trial: Trial) -> str | None:
+    """Why the view's own code answers from the start; None: the worker does."""
+    if switch.reason() is not None:
+        return "switched off"
+    return None if trial.offloads() else SHARE
 
 
 def _require_request(request: Any, view: Callable[..., Any]) -> None:
-    if not isinstance(request, HttpRequest):
+    if not isinstance(plain(request), HttpRequest):
         raise TypeError(
             f"@molt_offload around {view.__qualname__} was called with a {type(request).__name__} in place of the "
-            "request. hint: in a class-based view, `return offload(request, entry=...)` inside the method"
+            "request. hint: in a class-based view, `return offload(request, entry=...)` inside the method, or "
+            "@method_decorator(molt_offload(entry=...), name='post') on the class"
         )
 
 
@@ -116,6 +150,10 @@ def _layers(view: Any) -> list[str]:
         else:
             layers.append(_layer_name(view))
             view = view.__wrapped__
+    whose = getattr(view, "__self__", None)  # of a method that Django's method_decorator has bound
+    if isinstance(whose, ClassView) and view.__name__ == "dispatch":
+        kinds = [kind for kind in type(whose).__mro__ if "dispatch" in vars(kind)]
+        layers += [f"{kind.__module__}.{kind.__qualname__}.dispatch" for kind in kinds]
     return layers
 
 

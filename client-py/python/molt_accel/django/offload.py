@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..client import Client
 from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
-from . import answers, settings
+from . import answers, settings, timing
 from .body import Body, has_body, read
 from .clients import client
 
@@ -70,7 +70,7 @@ def offload(
     try:
         return run(request, plan)
     except MoltError as error:
-        return answers.failure(request, error)
+        return answers.failure(plain(request), error)
 
 
 async def aoffload(
@@ -89,18 +89,20 @@ async def aoffload(
     try:
         return await arun(request, plan)
     except MoltError as error:
-        return answers.failure(request, error)
+        return answers.failure(plain(request), error)
 
 
 def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
     """`offload`, with any other outcome raised. `url`: the view's arguments, if not those that the URL resolved to."""
+    began = timing.now()
+    http = plain(request)
     params: Any = plan.params(request) if callable(plan.params) else plan.params
     given = plan.payload(request) if callable(plan.payload) else plan.payload
     molt = client()
-    codec, body = _message(request, plan, molt, given, url)
+    codec, body = _message(http, plan, molt, given, url)
     try:
         answer = molt.exchange(
-            plan.entry, body.payload, codec, _accept(request, plan), plan.timeout, params, plan.idempotent
+            plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
         )
     except MoltError as error:
         if plan.falls_back(error):
@@ -108,19 +110,21 @@ def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> Ht
         raise
     finally:
         body.free()
-    return answers.success(request, answer, plan.response)
+    return answers.success(request, plan.entry, answer, plan.response, began)
 
 
 async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
     """`run` for async views."""
+    began = timing.now()
+    http = plain(request)
     params = await _value(plan.params(request)) if callable(plan.params) else plan.params
     given = await _value(plan.payload(request)) if callable(plan.payload) else plan.payload
     molt = client()
     await molt.aattach()
-    codec, body = _message(request, plan, molt, given, url)
+    codec, body = _message(http, plan, molt, given, url)
     try:
         answer = await molt.aexchange(
-            plan.entry, body.payload, codec, _accept(request, plan), plan.timeout, params, plan.idempotent
+            plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
         )
     except MoltError as error:
         if plan.falls_back(error):
@@ -129,8 +133,15 @@ async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None
     finally:
         body.free()
     if plan.response is None:
-        return answers.success(request, answer, None)
-    return answers.shaped(await _value(plan.response(request, codecs.decode(answer.codec, answer.body))), answer)
+        return answers.success(request, plan.entry, answer, None, began)
+    shaped = await _value(plan.response(request, codecs.decode(answer.codec, answer.body)))
+    return answers.shaped(shaped, plan.entry, answer, began)
+
+
+def plain(request: Any) -> HttpRequest:
+    """Django's own request: Django REST framework hands its views one that wraps it."""
+    inner = getattr(request, "_request", None)
+    return inner if isinstance(inner, HttpRequest) else request
 
 
 def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None) -> tuple[int, Body]:
@@ -145,11 +156,7 @@ def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: Ur
 
 
 def _encoded(codec: int, given: Any, molt: Client) -> Body:
-    if codec != codecs.ARROW:
-        return Body(codecs.encode(codec, given))
-    from ..arrow import place
-
-    return Body(given if isinstance(given, bytes) else place(molt.session(), given))
+    return Body(molt.place(given) if codec == codecs.ARROW else codecs.encode(codec, given))
 
 
 def _arguments(request: HttpRequest, url: UrlArguments | None) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
@@ -36,6 +37,16 @@ class Settings(NamedTuple):
     """HTTP status of Busy: 503 or 429."""
     ERROR_RESPONSE: str | Callable[[HttpRequest, MoltError, int], HttpResponse] | None = None
     """`f(request, error, status)`, or its dotted path, that words error answers in place of molt_accel's own."""
+    OFFLOAD: bool = True
+    """False: every decorated view runs its own code, as after `manage.py molt_switch off`."""
+    SERVER_TIMING: bool | None = None
+    """Whether answers carry a `Server-Timing` header with what the offload cost; None: where DEBUG is on."""
+    EXPORTS: str | os.PathLike[str] | None = None
+    """The manifest that `manage.py molt_worker` starts the worker with; None: the worker's own default."""
+    ARENA: str | int | None = None
+    """The arena that `manage.py molt_worker` starts the worker with: "auto", "256MiB" or bytes."""
+    WORKER_ARGS: Sequence[str] = ()
+    """Further flags for `manage.py molt_worker`, such as ("--threads", "4")."""
 
 
 _current: Settings | None = None
@@ -57,14 +68,24 @@ def check(given: Any) -> Settings:
         if key not in Settings._fields:
             raise ImproperlyConfigured(f"{SETTING}[{key!r}] is unknown. hint: {_nearest(key)}")
     checked = Settings(**given)
-    shm, socket, timeout, max_body, attach_wait, busy_status, error_response = checked
-    _require("SHM", shm, shm is None or isinstance(shm, str) and len(shm) > 1, "a name such as '/molt0'")
+    shm, socket, error_response = checked.SHM, checked.SOCKET, checked.ERROR_RESPONSE
+    timeout, attach_wait, arena, arguments = checked.TIMEOUT, checked.ATTACH_WAIT, checked.ARENA, checked.WORKER_ARGS
+    _require("SHM", shm, shm is None or (isinstance(shm, str) and len(shm) > 1), "a name such as '/molt0'")
     is_path = socket is None or (isinstance(socket, str) and socket != "")
     _require("SOCKET", socket, is_path, "a path such as '/run/molt.sock'")
     _require("TIMEOUT", timeout, _is_number(timeout) and timeout > 0, "seconds, over 0")
-    _require("MAX_BODY", max_body, type(max_body) is int and max_body > 0, "bytes, over 0")
+    _require("MAX_BODY", checked.MAX_BODY, type(checked.MAX_BODY) is int and checked.MAX_BODY > 0, "bytes, over 0")
     _require("ATTACH_WAIT", attach_wait, _is_number(attach_wait) and attach_wait >= 0, "seconds")
-    _require("BUSY_STATUS", busy_status, busy_status in (503, 429), "503 or 429")
+    _require("BUSY_STATUS", checked.BUSY_STATUS, checked.BUSY_STATUS in (503, 429), "503 or 429")
+    _require("OFFLOAD", checked.OFFLOAD, isinstance(checked.OFFLOAD, bool), "True or False")
+    is_switch = checked.SERVER_TIMING is None or isinstance(checked.SERVER_TIMING, bool)
+    _require("SERVER_TIMING", checked.SERVER_TIMING, is_switch, "True, False or None")
+    is_path = checked.EXPORTS is None or isinstance(checked.EXPORTS, (str, os.PathLike))
+    _require("EXPORTS", checked.EXPORTS, is_path, "the manifest's path")
+    is_size = arena is None or isinstance(arena, str) or (type(arena) is int and arena > 0)
+    _require("ARENA", arena, is_size, "'auto', a size such as '256MiB' or bytes")
+    is_list = isinstance(arguments, (list, tuple)) and all(isinstance(argument, str) for argument in arguments)
+    _require("WORKER_ARGS", arguments, is_list, "a list of strings, such as ['--threads', '4']")
     if isinstance(error_response, str):
         try:
             error_response = import_string(error_response)

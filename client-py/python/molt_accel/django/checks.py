@@ -1,0 +1,121 @@
+"""System checks, tag `molt`: what is wrong between the settings, the views and the worker, before a request finds out.
+
+| id | level | finds |
+| --- | --- | --- |
+| molt.E001 | error | a key or value of `MOLT` that is wrong |
+| molt.E002 | error | a decorator whose entry neither the running worker nor the manifest has |
+| molt.E003 | error | a manifest (`MOLT["EXPORTS"]`) that is not there or is no JSON |
+| molt.W001 | warning | no worker answers: not started, of another version, another user's |
+| molt.W002 | warning | no `molt_worker` executable, where no worker runs either |
+| molt.W003 | warning | too little room in /dev/shm for a worker that has yet to start |
+
+What concerns the worker alone is a warning: image builds and migrations run where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import ImproperlyConfigured
+
+from .._find_worker import find_worker
+from ..client import Client
+from ..errors import MoltError
+from . import settings
+
+SMALLEST_SHM_BYTES = 64 * 2**20
+"""Free bytes of /dev/shm under which a worker gets no arena to speak of; a container's default, whole."""
+BUILT_IN = frozenset({"compute", "echo", "health"})
+
+
+def check(app_configs: Sequence[Any] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """All of them."""
+    try:
+        wanted = settings.read()
+    except ImproperlyConfigured as reason:
+        return [_message(Error, str(reason), "molt.E001")]
+    found: list[CheckMessage] = []
+    exported = _exported(wanted, found)
+    running = _running(wanted, found)
+    if running is not None:
+        found += _unknown(running, f"the worker of {wanted.SHM or wanted.SOCKET}")
+    elif exported is not None:
+        found += _unknown(exported, "the manifest")
+    return found
+
+
+def _running(wanted: settings.Settings, found: list[CheckMessage]) -> Collection[str] | None:
+    """The entries of the worker that answers now; None without one."""
+    client = Client(wanted.SHM, 0.0, wanted.SOCKET)  # not the process's own: a server may fork after its checks
+    try:
+        client.session()
+        return [entry["name"] for entry in client.stats()["entries"]]
+    except MoltError as reason:
+        found.append(_message(Warning, str(reason), "molt.W001", "start one: `manage.py molt_worker`"))
+    finally:
+        client.close()
+    try:
+        find_worker()
+    except FileNotFoundError as reason:
+        found.append(_message(Warning, str(reason), "molt.W002"))
+    if wanted.SHM is not None:
+        found += _room()
+    return None
+
+
+def _room() -> list[CheckMessage]:
+    try:
+        room = os.statvfs("/dev/shm")
+    except OSError as reason:
+        return [_message(Warning, f"/dev/shm: {reason}", "molt.W003", _ROOM_HINT)]
+    free = room.f_bavail * room.f_frsize
+    if free >= SMALLEST_SHM_BYTES:
+        return []
+    text = f"/dev/shm has {free:,} bytes free; a worker with a name wants {SMALLEST_SHM_BYTES:,} or more"
+    return [_message(Warning, text, "molt.W003", _ROOM_HINT)]
+
+
+_ROOM_HINT = "`docker run --shm-size 1g`, or a worker without a name: `molt_worker --memfd --socket PATH`"
+
+
+def _exported(wanted: settings.Settings, found: list[CheckMessage]) -> Collection[str] | None:
+    """The entries of the manifest that the settings name; None without one."""
+    if wanted.EXPORTS is None:
+        return None
+    try:
+        with open(wanted.EXPORTS, encoding="utf-8") as file:
+            manifest = json.load(file)
+        return BUILT_IN | {export["name"] for export in manifest["exports"]}
+    except OSError as reason:
+        text = f"{settings.SETTING}['EXPORTS'] is {str(wanted.EXPORTS)!r}: {reason.strerror}"
+    except (ValueError, KeyError, TypeError) as reason:
+        text = f"{settings.SETTING}['EXPORTS'] is {str(wanted.EXPORTS)!r}: no manifest: {reason!r}"
+    found.append(_message(Error, text, "molt.E003"))
+    return None
+
+
+def _unknown(known: Collection[str], whose: str) -> list[CheckMessage]:
+    from .decorator import views
+
+    import_module(django_settings.ROOT_URLCONF)  # decorators report when their modules are imported
+    messages = []
+    for entry, names in sorted(views.items()):
+        if entry not in known:
+            near = get_close_matches(entry, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
+            text = f"@molt_offload(entry={entry!r}) on {', '.join(sorted(names))}: {whose} has no such entry"
+            messages.append(Error(text, hint=hint, id="molt.E002"))
+    return messages
+
+
+def _message(kind: Any, text: str, number: str, hint: str | None = None) -> CheckMessage:
+    """molt's own messages end in their hint; Django shows it on a line of its own."""
+    text, _, own = text.partition("hint: ")
+    return kind(text.rstrip(" ;.\n"), hint=hint or own or None, id=number)

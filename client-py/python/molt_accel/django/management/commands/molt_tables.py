@@ -1,0 +1,61 @@
+"""`manage.py molt_tables`: the tables that lie in shared memory, once for every process."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from molt_accel.client import Client
+from molt_accel.django import settings
+from molt_accel.errors import MoltError
+from molt_accel.resident import TableInfo
+
+
+class Command(BaseCommand):
+    help = "Lists the tables that the worker keeps in shared memory; loads one from a file, or drops one."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--json", action="store_true", help="as JSON")
+        actions = parser.add_subparsers(dest="action", metavar="load | drop")
+        load = actions.add_parser("load", help="publishes a Parquet, CSV, JSON-lines or Arrow file")
+        load.add_argument("name")
+        load.add_argument("path")
+        drop = actions.add_parser("drop", help="takes a name away; who reads the table reads on")
+        drop.add_argument("name")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        wanted = settings.read()
+        try:
+            with Client(wanted.SHM, 0.0, wanted.SOCKET) as client:
+                if options["action"] == "load":
+                    self._print([client.load(options["name"], options["path"])], options)
+                elif options["action"] == "drop":
+                    if not client.drop(options["name"]):
+                        raise CommandError(f"no table is called {options['name']!r}")
+                else:
+                    self._print(client.tables(), options)
+        except MoltError as reason:
+            raise CommandError(str(reason)) from None
+
+    def _print(self, tables: list[TableInfo], options: dict[str, Any]) -> None:
+        if options["json"]:
+            rows = [{name: getattr(table, name) for name in TableInfo.__slots__} for table in tables]
+            self.stdout.write(json.dumps(rows, indent=2))
+            return
+        if not tables:
+            self.stdout.write("no tables. hint: manage.py molt_tables load NAME PATH, or client.put(name, data)")
+            return
+        width = max(len("table"), *(len(table.name) for table in tables))
+        self.stdout.write(f"{'table':{width}}  {'version':>7}  {'rows':>13}  {'bytes':>15}  {'readers':>7}  from")
+        for table in tables:
+            origin = "(replaced)" if table.retired else os.path.basename(table.source) if table.source else "a client"
+            self.stdout.write(
+                f"{table.name:{width}}  {table.version:>7}  {table.rows:>13,}  {table.bytes:>15,}  "
+                f"{len(table.readers):>7}  {origin}"
+            )
+            for column, kind in table.schema if options["verbosity"] > 1 else ():
+                self.stdout.write(f"  {column}: {kind}")

@@ -1,0 +1,16 @@
+"""Signals: what a project may want to count, page somebody for, or test.
+
+| signal | arguments | when |
+| --- | --- | --- |
+| `request_failed` | request, error, status | an offloaded request ended in an error answer |
+| `fell_back` | request, error | the view's own code runs, since the worker could not answer |
+| `shadow_differed` | request, entry, difference | a shadowed view and the worker disagree; difference is text |
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+request_failed = Signal()
+fell_back = Signal()
+shadow_differed = Signal()

@@ -1,0 +1,148 @@
+"""manage.py commands before a real worker: what they print, what they change, how they fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.test import override_settings
+
+import molt_accel
+from conftest import until
+from molt_accel.django import command, switch
+
+
+@pytest.fixture(autouse=True)
+def settings(client: molt_accel.SpawnedClient) -> Iterator[None]:
+    with override_settings(MOLT={"SHM": client.shm, "SOCKET": client.socket}):
+        yield
+        switch.turn_on()
+
+
+def output(*arguments: str, **given: Any) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out, **given)
+    return out.getvalue()
+
+
+def test_status_shows_the_worker_and_what_was_called(client: molt_accel.SpawnedClient) -> None:
+    for _ in range(3):
+        client.call("echo", 1)
+    text = output("molt_status")
+    assert f"process {client.worker.pid}" in text and "offload   on" in text
+    assert re.search(r"echo +\d+ +\d+ us", text), text
+    assert "molt.query" not in text, "what nobody called is not listed"
+    assert json.loads(output("molt_status", "--json"))["worker"]["pid"] == client.worker.pid
+
+
+def test_status_names_what_failed(client: molt_accel.SpawnedClient) -> None:
+    with pytest.raises(molt_accel.MoltUnknownEntry):
+        client.call("nothing-of-that-name", 1)
+    assert re.search(r"outcomes +ok \d.*unknown_entry \d", output("molt_status"))
+
+
+def test_without_a_worker_a_command_fails_in_one_line() -> None:
+    with override_settings(MOLT={"SHM": "/molt-tests-nobody"}):
+        for name in ("molt_status", "molt_tables"):
+            with pytest.raises(CommandError, match="there is no segment /molt-tests-nobody"):
+                output(name)
+
+
+def test_tables_are_loaded_listed_and_dropped(client: molt_accel.SpawnedClient, tmp_path: Path) -> None:
+    file = tmp_path / "rates.csv"
+    file.write_text("currency,rate\nEUR,1.0\nUSD,1.1\n")
+    assert re.search(r"rates +\d+ +2 .*rates.csv", output("molt_tables", "load", "rates", str(file)))
+    assert client.table("rates").num_rows == 2
+    assert "currency: " in output("molt_tables", verbosity=2)
+    listed = {table["name"]: table["rows"] for table in json.loads(output("molt_tables", "--json"))}
+    assert listed["rates"] == 2
+    with pytest.raises(CommandError, match="no-such-file"):
+        output("molt_tables", "load", "rates", str(tmp_path / "no-such-file.csv"))
+    output("molt_tables", "drop", "rates")
+    with pytest.raises(CommandError, match="no table is called 'rates'"):
+        output("molt_tables", "drop", "rates")
+
+
+def test_the_switch_is_turned_and_shown() -> None:
+    assert output("molt_switch") == "offloading is on\n"
+    assert "offloading is off" in output("molt_switch", "off") and "offloading is off" in output("molt_switch", "off")
+    assert "OFF" in output("molt_status")
+    assert output("molt_switch", "on") == "offloading is on\n"
+    off = override_settings(MOLT={"SHM": "/molt-tests-nobody", "OFFLOAD": False})
+    with off, pytest.raises(CommandError, match="stays off"):
+        output("molt_switch", "on")
+
+
+def test_the_workers_command_line_says_what_the_settings_say() -> None:
+    with override_settings(MOLT={"SHM": "/shop", "EXPORTS": Path("/x.json"), "ARENA": 2**20, "WORKER_ARGS": ["-q"]}):
+        assert command.command(["--threads", "2"])[1:] == [
+            "--shm", "/shop", "--exports", "/x.json", "--arena", "1048576", "-q", "--threads", "2"
+        ]  # fmt: skip
+    with override_settings(MOLT={"SOCKET": "/run/shop.sock"}):
+        assert command.command()[1:] == ["--memfd", "--socket", "/run/shop.sock"]
+
+
+def test_without_the_executable_the_command_lists_where_it_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLT_WORKER", "/nowhere/molt_worker")
+    with pytest.raises(CommandError, match="/nowhere/molt_worker"):
+        output("molt_worker")
+
+
+MANIFEST = {"abi_version": 1, "exports": [{"name": "one", "kind": "sql", "input": "t", "sql": "select 1 as x from t"}]}
+
+
+@pytest.fixture
+def reloading(tmp_path: Path) -> Iterator[tuple[str, Path, subprocess.Popen[bytes], Path]]:
+    """`manage.py molt_worker --reload` of a project of its own: its segment, manifest, process and log."""
+    name = f"/molt-reload-{os.getpid()}-{secrets.token_hex(4)}"
+    manifest, log = tmp_path / "molt_exports.json", tmp_path / "terminal.log"
+    manifest.write_text(json.dumps(MANIFEST))
+    molt = {"SHM": name, "EXPORTS": str(manifest), "ARENA": "16MiB"}
+    script = (
+        "from django.conf import settings\n"
+        f"settings.configure(INSTALLED_APPS=['molt_accel.django'], MOLT={molt!r})\n"
+        "from django.core.management import execute_from_command_line\n"
+        "execute_from_command_line(['manage.py', 'molt_worker', '--reload', '--', '--threads', '1'])\n"
+    )
+    with log.open("wb") as written:
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=written, stderr=written, cwd=tmp_path)
+    try:
+        yield name, manifest, process, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_reload_replaces_the_worker_in_place_and_ends_with_its_terminal(reloading: Any) -> None:
+    name, manifest, process, log = reloading
+    client = molt_accel.attach(name, wait=60)
+
+    def answers() -> bool:
+        try:
+            return client.call("two", [{"a": 1}], codec="json") == [{"x": 1}]
+        except (molt_accel.MoltUnknownEntry, molt_accel.MoltUnavailable):
+            return False
+
+    assert client.call("one", [{"a": 1}], codec="json") == [{"x": 1}] and not answers()
+    manifest.write_text(json.dumps(MANIFEST).replace('"one"', '"two"'))
+    until(answers, "the new manifest serves", 60)
+
+    manifest.write_text("{")
+    until(lambda: b"the old one goes on" in log.read_bytes(), "a manifest that is none is refused", 60)
+    assert answers()
+
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
