@@ -1,0 +1,43 @@
+"""The site that test_servers.py puts behind every server: settings, views and URLs in one module.
+
+The environment's MOLT_TEST_SHM is the worker's segment.
+"""
+
+from __future__ import annotations
+
+import os
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from molt_accel.django import molt_offload
+
+SECRET_KEY = "tests"
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["molt_accel.django"]
+ROOT_URLCONF = __name__
+USE_TZ = True
+MOLT = {"SHM": os.environ["MOLT_TEST_SHM"], "TIMEOUT": 20.0}
+
+
+@molt_offload(entry="compute")
+def compute(request: HttpRequest) -> HttpResponse:
+    raise AssertionError("offloaded views do not run")
+
+
+@molt_offload(entry="compute")
+async def acompute(request: HttpRequest) -> HttpResponse:
+    raise AssertionError("offloaded views do not run")
+
+
+@molt_offload(entry="slow", payload=[{"a": i} for i in range(3000)])
+def slow(request: HttpRequest) -> HttpResponse:
+    raise AssertionError("offloaded views do not run")
+
+
+@molt_offload(entry="slow", payload=[{"a": i} for i in range(3000)])
+async def aslow(request: HttpRequest) -> HttpResponse:
+    raise AssertionError("offloaded views do not run")
+
+
+urlpatterns = [path("compute/", compute), path("acompute/", acompute), path("slow/", slow), path("aslow/", aslow)]
