@@ -7,6 +7,7 @@
 #   make soak    a long load with kills: curves of memory, descriptors, latency (MINUTES=n)
 #   make bench   the full measurement (QUICK=1 for a short one)
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
+#   make sanitize  the transport's tests under the address sanitizer, its shared words and bytes under the thread sanitizer
 #   make build   the programs into target/release/, the Python environment into .venv/
 
 SHELL := /bin/bash
@@ -105,31 +106,41 @@ test-proofs:
 	$(CARGO) test --release --locked -p molt-ipc-shm --test mutants
 
 # What a hostile peer can send (spec/fuzzing.md), under libFuzzer and the address sanitizer. `make test` runs the same
-# functions without both: the kept corpus and a short burst (ipc-shm/tests/fuzz.rs). The compiler's unstable flags that
-# cargo-fuzz needs are let through for these commands alone. Needs a C++ compiler, for libFuzzer.
-CARGO_FUZZ := 0.13.1
+# functions without both: the kept corpus and a short burst (ipc-shm/tests/fuzz.rs). The compiler's unstable flags are let
+# through for these commands alone. Needs a C++ compiler, for libFuzzer.
 FUZZ := $(abspath $(TARGET))/fuzz
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 SECONDS ?= 60
 
-$(FUZZ)/tools/bin/cargo-fuzz:
-	@$(STEP) 'cargo-fuzz $(CARGO_FUZZ) into the build folder'
-	CARGO_TARGET_DIR=$(FUZZ)/tools/build $(CARGO) install --quiet --locked --version $(CARGO_FUZZ) --root $(FUZZ)/tools cargo-fuzz
-	@rm -rf $(FUZZ)/tools/build
-
 .PHONY: fuzz-programs
-fuzz-programs: $(FUZZ)/tools/bin/cargo-fuzz
-	@$(STEP) 'Fuzz targets'
-	RUSTC_BOOTSTRAP=1 $< fuzz build --fuzz-dir ipc-shm/fuzz --features libfuzzer --target-dir $(FUZZ)
+fuzz-programs:
+	@$(STEP) 'Fuzz targets (the first time compiles libFuzzer, and Arrow under the sanitizer: 5 minutes on 2 cores)'
+	RUSTC_BOOTSTRAP=1 $(CARGO) build --release --config ipc-shm/fuzz/libfuzzer.toml --manifest-path ipc-shm/fuzz/Cargo.toml \
+	  --features libfuzzer --target $(HOST) --target-dir $(FUZZ)
 
 .PHONY: fuzz
 fuzz: fuzz-programs
 	@$(STEP) 'Fuzzing, $(SECONDS) seconds each; what is found goes to $(FUZZ)'
-	@$(PYTHON) ipc-shm/fuzz/run.py --seconds $(SECONDS) --found $(FUZZ)/found $(FUZZ)/x86_64-unknown-linux-gnu/release $(TARGETS)
+	@$(PYTHON) ipc-shm/fuzz/run.py --seconds $(SECONDS) --found $(FUZZ)/found $(FUZZ)/$(HOST)/release $(TARGETS)
 
 # What the last runs found and the kept corpus does not reach goes into the kept corpus, as few inputs as will do.
 .PHONY: fuzz-keep
 fuzz-keep: fuzz-programs
-	@$(PYTHON) ipc-shm/fuzz/run.py --keep --found $(FUZZ)/found $(FUZZ)/x86_64-unknown-linux-gnu/release $(TARGETS)
+	@$(PYTHON) ipc-shm/fuzz/run.py --keep --found $(FUZZ)/found $(FUZZ)/$(HOST)/release $(TARGETS)
+
+# The transport under the sanitizers (spec/proofs.md), each after it was shown a fault that it must see.
+SANITIZE = $(PYTHON) ipc-shm/sanitize/run.py --out $(abspath $(TARGET))/sanitize
+
+.PHONY: sanitize sanitize-thread sanitize-address
+sanitize: sanitize-thread sanitize-address
+
+sanitize-thread:
+	@$(STEP) 'Shared words and bytes under the thread sanitizer'
+	@$(SANITIZE) thread
+
+sanitize-address:
+	@$(STEP) 'Tests of the transport under the address sanitizer (the first time compiles Arrow under it: 10 minutes on 2 cores)'
+	@$(SANITIZE) address $(TESTS)
 
 # Real clients and workers, killed and stopped (spec/survival.md). Built by itself: its failpoints are no part of the product.
 CHAOS := $(CARGO) run --quiet --release --locked -p molt-chaos --

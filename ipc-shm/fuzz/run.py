@@ -16,7 +16,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PULSE = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)/\S+ .*?exec/s: (\d+)")
 # One input may take so long and allocate so much at once: anything beyond is a finding.
-LIMITS = ["-timeout=20", "-malloc_limit_mb=256", "-rss_limit_mb=2048", "-max_len=8192", "-use_value_profile=1"]
+LIMITS = ["-timeout=20", "-malloc_limit_mb=256", "-rss_limit_mb=2048"]
+OPTIONS = ["-max_len=8192", "-print_funcs=0"]
 
 
 def targets(binaries: Path, wanted: list[str]) -> list[Path]:
@@ -34,7 +35,7 @@ def fuzz(binary: Path, seconds: int, found: Path) -> dict:
     own.mkdir(parents=True, exist_ok=True)
     artifacts.mkdir(parents=True, exist_ok=True)
     log = found / f"{binary.name}.log"
-    command = [binary, own, kept, f"-max_total_time={seconds}", f"-artifact_prefix={artifacts}/", *LIMITS]
+    command = [binary, own, kept, f"-max_total_time={seconds}", f"-artifact_prefix={artifacts}/", *LIMITS, *OPTIONS]
     result = {"target": binary.name, "runs": 0, "edges": 0, "kept": len(list(kept.iterdir())), "inputs": 0, "log": log}
     started, before = time.monotonic(), set(artifacts.iterdir())
     with log.open("w") as out:
@@ -74,7 +75,7 @@ def keep(binary: Path, found: Path) -> None:
     kept, own = HERE / "corpus" / binary.name, found / "corpus" / binary.name
     with tempfile.TemporaryDirectory() as folder:
         sources = [path for path in (kept, own) if path.is_dir()]
-        merge = [binary, "-set_cover_merge=1", "-max_len=4096", *LIMITS[:3], folder, *sources]
+        merge = [binary, "-set_cover_merge=1", "-max_len=4096", *LIMITS, folder, *sources]
         subprocess.run(merge, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         # Inputs that were written by hand or found a defect have names, and stay.
         named = {path.name for path in kept.iterdir() if not re.fullmatch(r"[0-9a-f]{40}", path.name)}
@@ -91,7 +92,7 @@ def keep(binary: Path, found: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binaries", type=Path, help="where cargo-fuzz put the targets")
+    parser.add_argument("binaries", type=Path, help="the folder of the built targets")
     parser.add_argument("targets", nargs="*", help="all, when none is named")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--found", type=Path, required=True, help="folder for new inputs, logs and findings")
@@ -105,7 +106,8 @@ def main() -> None:
     results = []
     for binary in binaries:
         results.append(fuzz(binary, options.seconds, options.found))
-        print(" " * 78, end="\r")
+        if sys.stdout.isatty():
+            print(" " * 78, end="\r")
     if not summary(results):
         sys.exit("an input in `findings` repeats each: run the target's program with it")
 

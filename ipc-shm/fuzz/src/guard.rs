@@ -41,7 +41,7 @@ impl Drop for Guard {
     }
 }
 
-/// cargo-fuzz compiles with `--cfg fuzzing` and the address sanitizer.
+/// `make fuzz` compiles with `--cfg fuzzing` and the address sanitizer.
 #[cfg(fuzzing)]
 mod sanitizer {
     unsafe extern "C" {

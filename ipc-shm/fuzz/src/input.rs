@@ -51,7 +51,7 @@ impl<'a> Input<'a> {
     pub fn near(&mut self, sensible: u64) -> u64 {
         match self.u8() {
             0 => sensible,
-            by @ 1..=100 => sensible.wrapping_add(by as u64 - 50),
+            by @ 1..=100 => sensible.wrapping_add(by as u64).wrapping_sub(50),
             101..=180 => sensible.wrapping_add((self.u8() as i8 as i64 as u64).wrapping_mul(64)),
             181..=220 => self.u16() as u64,
             _ => self.u64(),
