@@ -200,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sanitizer", choices=["address", "thread"])
     parser.add_argument("--out", type=Path, required=True, help="build folder")
-    parser.add_argument("arguments", nargs="*", help="for cargo test, instead of all tests (address)")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for cargo test, instead of all tests (address)")
     options = parser.parse_args()
     out = options.out.resolve() / options.sanitizer
     out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 //! nothing.
 
 fn main() {
-    let bytes = vec![1_u8; 64];
+    let bytes = Box::new([1_u8; 64]);
     let behind = std::hint::black_box(bytes.as_ptr()).wrapping_add(64);
     // SAFETY: none, this is the fault that the sanitizer must see; without it, whatever lies there is read.
     std::hint::black_box(unsafe { behind.read() });
