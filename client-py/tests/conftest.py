@@ -20,7 +20,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.configure(
     SECRET_KEY="tests",
     ALLOWED_HOSTS=["*"],
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "molt_accel.django"],
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "molt_accel.django", "site_shop"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
     ROOT_URLCONF="site_urls",
     USE_TZ=True,
     MOLT={"SHM": "/molt-tests-nobody"},

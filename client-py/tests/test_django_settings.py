@@ -14,7 +14,7 @@ from molt_accel.django import client, settings
 def test_defaults() -> None:
     checked = settings.check({})
     assert checked[:7] == ("/molt0", None, 5.0, 64 * 2**20, 0.0, 503, None)
-    assert checked[7:] == (True, None, None, None, ())
+    assert checked[7:] == (True, None, None, None, (), {})
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,10 @@ def test_defaults() -> None:
         ({"EXPORTS": ["a"]}, r"MOLT\['EXPORTS'\] is \['a'\]. hint: give the manifest's path"),
         ({"ARENA": 0}, r"MOLT\['ARENA'\] is 0"),
         ({"WORKER_ARGS": "--threads 4"}, r"MOLT\['WORKER_ARGS'\] is '--threads 4'. hint: give a list of strings"),
+        ({"TABLES": ["a"]}, r"MOLT\['TABLES'\] is \['a'\]"),
+        ({"TABLES": {"a": {}}}, r"MOLT\['TABLES'\]\['a'\] is {}. hint: give {'queryset'"),
+        ({"TABLES": {"a": {"queryset": "b.c", "refesh": 1}}}, r"\['refesh'\] is unknown. hint: did you mean 'refresh'"),
+        ({"TABLES": {"a": {"queryset": "b.c", "refresh": 0}}}, r"\['a'\]\['refresh'\] is 0. hint: give seconds"),
         ({"ERROR_RESPONSE": 5}, r"MOLT\['ERROR_RESPONSE'\] is 5"),
         ("/molt0", r"MOLT is a str. hint: make it a dict"),
     ],

@@ -27,7 +27,12 @@ def names_of(snippet: str) -> dict[str, Any]:
     return module
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: ast.parse(text).body[-1].name)
+def _last_name(snippet: str) -> str:
+    last = ast.parse(snippet).body[-1]
+    return getattr(last, "name", None) or ast.unparse(last).split()[0]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=_last_name)
 def test_every_snippet_is_a_module(snippet: str) -> None:
     names_of(snippet)
 
@@ -74,8 +79,13 @@ def test_the_table_of_settings_is_complete() -> None:
     assert [name for name, _ in listed] == list(settings.Settings._fields)
     for name, default in listed:
         value = getattr(settings.check({}), name)
+        value = dict(value) if name == "TABLES" else value
         told = 64 * 2**20 if default == "64 MiB" else ast.literal_eval(default.strip("`"))
         assert told == value, name
+
+
+def test_the_tables_are_settings_that_hold() -> None:
+    assert list(settings.check(snippet_with('"TABLES"')["MOLT"]).TABLES) == ["orders", "products"]
 
 
 def test_every_command_is_listed() -> None:

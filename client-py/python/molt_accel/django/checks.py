@@ -5,6 +5,7 @@
 | molt.E001 | error | a key or value of `MOLT` that is wrong |
 | molt.E002 | error | a decorator whose entry neither the running worker nor the manifest has |
 | molt.E003 | error | a manifest (`MOLT["EXPORTS"]`) that is not there or is no JSON |
+| molt.E004 | error | a table (`MOLT["TABLES"]`) whose queryset is none, or that lacks pyarrow |
 | molt.W001 | warning | no worker answers: not started, of another version, another user's |
 | molt.W002 | warning | no `molt_worker` executable, where no worker runs either |
 | molt.W003 | warning | too little room in /dev/shm for a worker that has yet to start |
@@ -19,6 +20,7 @@ import os
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -28,7 +30,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .._find_worker import find_worker
 from ..client import Client
 from ..errors import MoltError
-from . import settings
+from . import settings, tables
 
 SMALLEST_SHM_BYTES = 64 * 2**20
 """Free bytes of /dev/shm under which a worker gets no arena to speak of; a container's default, whole."""
@@ -48,6 +50,19 @@ def check(app_configs: Sequence[Any] | None = None, **kwargs: Any) -> list[Check
         found += _unknown(running, f"the worker of {wanted.SHM or wanted.SOCKET}")
     elif exported is not None:
         found += _unknown(exported, "the manifest")
+    return found + _tables(wanted)
+
+
+def _tables(wanted: settings.Settings) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    if wanted.TABLES and find_spec("pyarrow") is None:
+        text = f"{settings.SETTING}['TABLES'] needs pyarrow"
+        found.append(_message(Error, text, "molt.E004", "pip install 'molt_accel[pyarrow]'"))
+    for name in wanted.TABLES:
+        try:
+            tables.queryset_of(name)
+        except ImproperlyConfigured as reason:
+            found.append(_message(Error, str(reason), "molt.E004"))
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
@@ -47,6 +48,8 @@ class Settings(NamedTuple):
     """The arena that `manage.py molt_worker` starts the worker with: "auto", "256MiB" or bytes."""
     WORKER_ARGS: Sequence[str] = ()
     """Further flags for `manage.py molt_worker`, such as ("--threads", "4")."""
+    TABLES: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    """Querysets whose rows lie in shared memory: name to `{"queryset": dotted path, "refresh": seconds or None}`."""
 
 
 _current: Settings | None = None
@@ -86,6 +89,9 @@ def check(given: Any) -> Settings:
     _require("ARENA", arena, is_size, "'auto', a size such as '256MiB' or bytes")
     is_list = isinstance(arguments, (list, tuple)) and all(isinstance(argument, str) for argument in arguments)
     _require("WORKER_ARGS", arguments, is_list, "a list of strings, such as ['--threads', '4']")
+    _require("TABLES", checked.TABLES, isinstance(checked.TABLES, Mapping), "a dict of table names")
+    for name, table in checked.TABLES.items():
+        _require_table(name, table)
     if isinstance(error_response, str):
         try:
             error_response = import_string(error_response)
@@ -106,11 +112,28 @@ def _require(key: str, value: Any, holds: bool, what: str) -> None:
         raise ImproperlyConfigured(f"{SETTING}[{key!r}] is {value!r}. hint: give {what}")
 
 
-def _nearest(key: Any) -> str:
+def _require_table(name: Any, table: Any) -> None:
+    key = f"{SETTING}['TABLES'][{name!r}]"
+    if not isinstance(name, str) or not isinstance(table, Mapping) or not isinstance(table.get("queryset"), str):
+        raise ImproperlyConfigured(
+            f"{key} is {table!r}. hint: give {{'queryset': 'shop.models.orders', 'refresh': 60}}"
+        )
+    for unknown in table.keys() - _OF_A_TABLE:
+        raise ImproperlyConfigured(f"{key}[{unknown!r}] is unknown. hint: {_nearest(unknown, _OF_A_TABLE)}")
+    every = table.get("refresh")
+    if every is not None and not (_is_number(every) and every > 0):
+        raise ImproperlyConfigured(f"{key}['refresh'] is {every!r}. hint: give seconds, over 0, or None")
+
+
+_OF_A_TABLE = ("queryset", "refresh")
+
+
+def _nearest(key: Any, known: Sequence[str] = Settings._fields) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(str(key).upper(), Settings._fields, 1, 0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(Settings._fields)}"
+    near = get_close_matches(str(key).upper(), [name.upper() for name in known], 1, 0.5)
+    named = {name.upper(): name for name in known}
+    return f"did you mean {named[near[0]]!r}?" if near else f"known keys: {', '.join(known)}"
 
 
 def _changed(*, setting: str, **kwargs: Any) -> None:

@@ -9,21 +9,26 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from molt_accel.client import Client
-from molt_accel.django import settings
+from molt_accel.django import settings, tables
 from molt_accel.errors import MoltError
 from molt_accel.resident import TableInfo
 
 
 class Command(BaseCommand):
-    help = "Lists the tables that the worker keeps in shared memory; loads one from a file, or drops one."
+    help = (
+        "Lists the tables that the worker keeps in shared memory; loads one from a file, reads those of the settings' "
+        "querysets again, or drops one."
+    )
     requires_system_checks = ()
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--json", action="store_true", help="as JSON")
-        actions = parser.add_subparsers(dest="action", metavar="load | drop")
+        actions = parser.add_subparsers(dest="action", metavar="load | refresh | drop")
         load = actions.add_parser("load", help="publishes a Parquet, CSV, JSON-lines or Arrow file")
         load.add_argument("name")
         load.add_argument("path")
+        refresh = actions.add_parser("refresh", help="reads the querysets of MOLT['TABLES'] again")
+        refresh.add_argument("names", nargs="*", metavar="NAME", help="these alone; without any, all of them")
         drop = actions.add_parser("drop", help="takes a name away; who reads the table reads on")
         drop.add_argument("name")
 
@@ -33,13 +38,23 @@ class Command(BaseCommand):
             with Client(wanted.SHM, 0.0, wanted.SOCKET) as client:
                 if options["action"] == "load":
                     self._print([client.load(options["name"], options["path"])], options)
+                elif options["action"] == "refresh":
+                    self._print([tables.refresh(client, name) for name in self._named(options["names"])], options)
                 elif options["action"] == "drop":
                     if not client.drop(options["name"]):
                         raise CommandError(f"no table is called {options['name']!r}")
                 else:
                     self._print(client.tables(), options)
-        except MoltError as reason:
+        except (MoltError, ValueError) as reason:
             raise CommandError(str(reason)) from None
+
+    def _named(self, names: list[str]) -> list[str]:
+        known = list(tables.wanted())
+        for name in names:
+            if name not in known:
+                there = ", ".join(known) or "none"
+                raise CommandError(f"MOLT['TABLES'] has no {name!r}. hint: there are {there}")
+        return names or known
 
     def _print(self, tables: list[TableInfo], options: dict[str, Any]) -> None:
         if options["json"]:

@@ -9,11 +9,14 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
-from molt_accel.django import settings
+from molt_accel.client import Client
+from molt_accel.django import settings, tables
 from molt_accel.django.command import command
 
 LOOK_SECONDS = 0.5
@@ -22,8 +25,9 @@ LOOK_SECONDS = 0.5
 
 class Command(BaseCommand):
     help = (
-        "Starts molt_worker with the project's settings (MOLT: SHM, SOCKET, EXPORTS, ARENA, WORKER_ARGS). Flags after "
-        "-- go to the worker as they are: manage.py molt_worker -- --threads 4"
+        "Starts molt_worker with the project's settings (MOLT: SHM, SOCKET, EXPORTS, ARENA, WORKER_ARGS) and keeps the "
+        "tables of MOLT['TABLES'] fresh in it. Flags after -- go to the worker as they are: "
+        "manage.py molt_worker -- --threads 4"
     )
     requires_system_checks = ()  # they would say that no worker runs
 
@@ -40,20 +44,23 @@ class Command(BaseCommand):
             line = command(options["flags"])
         except FileNotFoundError as reason:
             raise CommandError(str(reason)) from None
-        if not options["reload"]:
+        if not options["reload"] and not tables.wanted():
             sys.stdout.flush()
             os.execv(line[0], line)  # signals, the exit status and the terminal are the worker's own
-        self._reload(line)
+        self._stay(line, options["reload"])
 
-    def _reload(self, line: list[str]) -> None:
-        """Runs the worker until Ctrl-C. A change replaces it; a new one that does not start leaves the old one serving."""
+    def _stay(self, line: list[str], reload: bool) -> None:
+        """Runs the worker until it ends or Ctrl-C; meanwhile keeps its tables fresh, and its manifest, if so asked."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: with the worker
         worker = subprocess.Popen(line)
+        over = Event()
+        keeper = Thread(target=_keep_fresh, args=(over,), name="molt-tables", daemon=True)
+        keeper.start()
         seen = _stamps()
         try:
             while worker.poll() is None:
                 time.sleep(LOOK_SECONDS)
-                stamps = _stamps()
+                stamps = _stamps() if reload else seen
                 if stamps == seen:
                     continue
                 changed = sorted({str(path) for path, _ in stamps.items() ^ seen.items()})
@@ -63,6 +70,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             pass
         finally:
+            over.set()
             worker.terminate()
             status = worker.wait()
         if status > 0:
@@ -76,6 +84,18 @@ class Command(BaseCommand):
             time.sleep(0.02)
         self.stderr.write("molt_worker: the new one did not start, the old one goes on")
         return old
+
+
+def _keep_fresh(over: Event) -> None:
+    if not tables.wanted():
+        return
+    wanted = settings.read()
+    client = Client(wanted.SHM, 0.0, wanted.SOCKET)
+    try:
+        tables.keep_fresh(client, over.is_set, over.wait)
+    finally:
+        client.close()
+        connections.close_all()
 
 
 def _stamps() -> dict[Path, int]:
