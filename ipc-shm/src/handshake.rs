@@ -112,7 +112,9 @@ pub struct Message {
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
-    fd: Option<OwnedFd>,
+    /// A descriptor, and how many bytes were there when it had come. A read ends with the bytes that a descriptor came
+    /// beside, so it belongs to the message that ends there or later, and not to one that came whole before it.
+    fd: Option<(OwnedFd, usize)>,
 }
 
 /// What reading a socket brought.
@@ -157,7 +159,7 @@ impl Inbox {
             for fd in fds {
                 // SAFETY: the kernel has just put this descriptor into our table for this message alone; an earlier one is
                 // closed as it is replaced.
-                self.fd = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                self.fd = Some((unsafe { OwnedFd::from_raw_fd(fd) }, self.bytes.len() + bytes));
             }
             if bytes == 0 {
                 return Ok(Received::Closed);
@@ -186,7 +188,12 @@ impl Inbox {
             return Ok(None);
         }
         let payload = rest[..len].to_vec();
-        self.bytes.drain(..8 + len);
-        Ok(Some(Message { kind, payload, fd: self.fd.take() }))
+        let end = 8 + len;
+        self.bytes.drain(..end);
+        let fd = self.fd.take_if(|(_, at)| *at <= end).map(|(fd, _)| fd);
+        if let Some((_, at)) = &mut self.fd {
+            *at -= end;
+        }
+        Ok(Some(Message { kind, payload, fd }))
     }
 }

@@ -352,3 +352,25 @@ fn one_session_cannot_take_all_channels() {
     assert_eq!(call(&other, &request("echo", b"me too")).expect("a channel").to_vec(), b"me too");
     drop(greedy);
 }
+
+/// Messages that arrive together: a descriptor belongs to the one that it was sent beside.
+#[test]
+fn a_descriptor_stays_with_its_message() {
+    use molt_ipc_shm::handshake::{self, Inbox};
+    use std::os::fd::AsFd;
+    let (one, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    other.set_nonblocking(true).expect("a socket");
+    let file = tempfile::tempfile().expect("a file");
+    let kinds = [message::WELCOME, message::REFUSED, message::CHANNEL, message::WELCOME, message::CHANNEL];
+    for kind in kinds {
+        let beside = (kind == message::CHANNEL).then(|| file.as_fd());
+        handshake::send(one.as_fd(), kind, &vec![7; 2 * kind as usize], beside).expect("room");
+    }
+    let mut inbox = Inbox::default();
+    for kind in kinds {
+        let Received::Message(message) = inbox.read(other.as_fd()).expect("a message") else { panic!("nothing") };
+        assert_eq!((message.kind, message.payload.len()), (kind, 2 * kind as usize));
+        assert_eq!(message.fd.is_some(), kind == message::CHANNEL, "{kind}");
+    }
+    assert!(matches!(inbox.read(other.as_fd()), Ok(Received::Nothing)));
+}
