@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_schema::ffi::FFI_ArrowSchema;
-use molt_ipc_shm::client::{Called, Client, ClientBlock, Failure, LOOK_WITHIN, Pending, Submitted};
+use molt_ipc_shm::client::{Called, Client, ClientBlock, Failure, LOOK_WITHIN, Pending, Submitted, forks};
 use molt_ipc_shm::stat::Report;
 use molt_ipc_shm::{Address, Outcome};
 
@@ -128,7 +128,7 @@ unsafe fn address(shm: *const c_char, socket: *const c_char) -> Result<Address, 
 /// The version of this ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_abi_version() -> u32 {
-    2
+    3
 }
 
 /// Attaches to the segment of that name. `socket` may be NULL; with it, `shm` may be: the worker is then found by its socket
@@ -159,6 +159,32 @@ pub unsafe extern "C" fn molt_close(client: *mut MoltClient) {
         let client = unsafe { Box::from_raw(client) };
         client.0.close();
     }
+}
+
+/// Before a fork, in the thread that forks: asks the worker to keep for the child what this process holds. Nonzero: a worker
+/// did not; `err` says why, the fork may go on, and molt_fork_in_parent and molt_fork_in_child are needed all the same.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn molt_fork_before(outcome: *mut i32, err: *mut c_char, err_cap: usize) -> i32 {
+    match guarded(forks::before) {
+        Ok(()) => 0,
+        Err(failure) => {
+            // SAFETY: as the C caller promises.
+            unsafe { report(&failure, outcome, err, err_cap) };
+            1
+        }
+    }
+}
+
+/// After a fork, in the parent: what was kept is the child's alone.
+#[unsafe(no_mangle)]
+pub extern "C" fn molt_fork_in_parent() {
+    forks::in_parent();
+}
+
+/// After a fork, in the child: closes the inherited sockets, keeps what the worker keeps for it.
+#[unsafe(no_mangle)]
+pub extern "C" fn molt_fork_in_child() {
+    forks::in_child();
 }
 
 /// In a forked child: closes the inherited sockets, forgets the rest.

@@ -3,6 +3,7 @@
 //! A large block is a run of extents of its own. Small ones share an extent: each takes the next 64-byte-aligned bytes,
 //! and the extent goes back when its last block does, so an idle owner keeps none.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::arena::{Arena, ArenaFull, Run};
@@ -67,7 +68,7 @@ pub struct Block {
     len: usize,
     sequence: u64,
     /// The extents stay claimed when this is dropped.
-    abandoned: bool,
+    abandoned: AtomicBool,
 }
 
 impl Blocks {
@@ -134,7 +135,8 @@ impl Blocks {
     }
 
     fn block(self: &Arc<Self>, run: Run, shared: bool, at: usize, len: usize, sequence: u64) -> Block {
-        Block { owner: self.clone(), run, shared, offset: self.arena.offset(run) + at, len, sequence, abandoned: false }
+        let offset = self.arena.offset(run) + at;
+        Block { owner: self.clone(), run, shared, offset, len, sequence, abandoned: AtomicBool::new(false) }
     }
 
     fn give_back(&self, run: Run, shared: bool) {
@@ -190,8 +192,8 @@ impl Block {
     }
 
     /// Leaves the extents to whoever takes back what this owner had: somebody may still be reading them.
-    pub fn abandon(mut self) {
-        self.abandoned = true;
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
     }
 
     /// The mapping it lies in.
@@ -221,7 +223,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if !self.abandoned {
+        if !self.abandoned.load(Ordering::Relaxed) {
             self.owner.give_back(self.run, self.shared);
         }
     }

@@ -5,6 +5,8 @@
 //!   worker -> WELCOME  your session slot             or REFUSED (outcome, text)
 //!   client -> OPEN     one more channel, please
 //!   worker -> CHANNEL  its number + its doorbell     or REFUSED
+//!   client -> PIN      I am about to fork, and my child keeps what I hold
+//!   worker -> PINNED   I keep that too               or REFUSED
 //!   client closes the socket: the session ends (when its last lease has)
 //!
 //!   anybody of this user -> LOOK     where is your segment? (before HELLO, or instead of it)
@@ -41,6 +43,10 @@ pub mod message {
     pub const LOOK: u32 = 6;
     /// Worker: the segment's name; nothing and a descriptor when it has none.
     pub const SEGMENT: u32 = 7;
+    /// Client: no payload, with one end of a socket pair. It is about to fork.
+    pub const PIN: u32 = 9;
+    /// Worker: no payload. What the session holds is kept until the other end is closed.
+    pub const PINNED: u32 = 10;
 }
 
 record! {
@@ -180,7 +186,7 @@ impl Inbox {
         let Some((head, rest)) = self.bytes.split_first_chunk::<8>() else { return Ok(None) };
         let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        if len > MESSAGE_MAX || !(message::HELLO..=message::SEGMENT).contains(&kind) {
+        if len > MESSAGE_MAX || !(message::HELLO..=message::PINNED).contains(&kind) {
             let what = format!("message of kind {kind} and {len} bytes, at most {MESSAGE_MAX} are allowed");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }

@@ -296,7 +296,7 @@ fn numbers_on_the_wire_are_as_documented() {
     assert_complete("response_flag", block(FRAME_SOURCE, "pub mod response_flag"), flags.keys());
     assert_eq!(values(MESSAGES, "response flags"), flags);
 
-    let kinds = named!(message: HELLO, WELCOME, REFUSED, OPEN, CHANNEL, LOOK, SEGMENT);
+    let kinds = named!(message: HELLO, WELCOME, REFUSED, OPEN, CHANNEL, LOOK, SEGMENT, PIN, PINNED);
     assert_complete("message", block(HANDSHAKE_SOURCE, "pub mod message"), kinds.keys());
     assert_eq!(values(MESSAGES, "message kinds"), kinds);
 

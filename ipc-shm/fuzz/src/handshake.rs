@@ -63,7 +63,7 @@ impl Expected {
             bytes.try_into().ok().map(u32::from_le_bytes)
         };
         let (Some(len), Some(kind)) = (word(0), word(4)) else { return Ok(None) };
-        if len as usize > MESSAGE_MAX || !(message::HELLO..=message::SEGMENT).contains(&kind) {
+        if len as usize > MESSAGE_MAX || !(message::HELLO..=message::PINNED).contains(&kind) {
             return Err(());
         }
         if self.bytes.len() < 8 + len as usize {

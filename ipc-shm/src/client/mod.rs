@@ -4,8 +4,10 @@
 //! frame, `wait`s for the answer and puts the channel back. An event loop keeps a channel of its own: [`LoopChannel`].
 
 mod channel;
+mod descriptors;
 pub(crate) mod dial;
 mod event_loop;
+pub mod forks;
 mod holdings;
 mod parts;
 mod request;
@@ -208,7 +210,8 @@ impl Client {
 
     /// In a forked child: closes the inherited sockets and forgets everything else without touching it.
     pub fn forked(&self) {
-        // Another thread of the parent may have held the lock at the fork; then the descriptors stay open, harmlessly.
+        // A thread of the parent may have held the lock at the fork: then there is nothing to be had through it, and
+        // `forks::in_child` has closed the descriptors.
         if let Ok(mut current) = self.current.try_lock()
             && let Some(session) = current.take()
         {

@@ -1,9 +1,9 @@
 //! A process's session with one worker: its socket, its pool of channels, its blocks and leases.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
 use crate::block::{Block, Blocks, NoBlock};
@@ -23,7 +24,9 @@ use crate::stats::EntryStats;
 use crate::{Address, Outcome, lease};
 
 use super::channel::Channel;
+use super::descriptors::Descriptors;
 use super::dial;
+use super::forks;
 use super::holdings::{ClientBlock, Lease};
 use super::request::{Failure, Request};
 
@@ -50,6 +53,9 @@ pub struct Session {
     returned: Condvar,
     dead: AtomicBool,
     in_use: AtomicUsize,
+    /// Results that it holds.
+    leases: AtomicUsize,
+    descriptors: Descriptors,
     entries: HashMap<String, EntryFacts>,
 }
 
@@ -65,8 +71,10 @@ struct EntryFacts {
 struct Line {
     stream: UnixStream,
     inbox: Inbox,
-    /// Channels asked for that have not come: whoever asked has run out of time, and the next one takes them.
-    owed: usize,
+    /// Answers that have not come, by their kinds, the oldest first: whoever asked has run out of time.
+    owed: VecDeque<u32>,
+    /// A channel that came late, for the next one who asks.
+    late: Option<Result<Message, HandshakeError>>,
 }
 
 #[derive(Debug, Default)]
@@ -76,8 +84,6 @@ struct Pool {
     closed: bool,
     /// Threads that wait for a channel to come back: telling nobody would be a system call for every request.
     waiting: usize,
-    /// Every descriptor of the session, for a forked child to close.
-    sockets: Vec<RawFd>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,21 +177,26 @@ impl Session {
                 (entry.name, EntryFacts { limit, idempotent: entry.idempotent })
             })
             .collect();
+        let descriptors = Descriptors::new(segment.geometry.channels as usize + 8);
         let object = segment.object.as_ref().map(|object| object.as_raw_fd());
-        let pool = Pool { sockets: object.into_iter().chain([stream.as_raw_fd()]).collect(), ..Pool::default() };
-        Ok(Arc::new(Self {
+        object.into_iter().chain([stream.as_raw_fd()]).for_each(|descriptor| descriptors.add(descriptor));
+        let session = Arc::new(Self {
             segment,
             slot: welcome.slot,
             pid: crate::os::pid(),
-            line: Mutex::new(Some(Line { stream, inbox, owed: 0 })),
+            line: Mutex::new(Some(Line { stream, inbox, owed: VecDeque::new(), late: None })),
             line_back: Condvar::new(),
             blocks,
-            pool: Mutex::new(pool),
+            pool: Mutex::default(),
             returned: Condvar::new(),
             dead: AtomicBool::new(false),
             in_use: AtomicUsize::new(0),
+            leases: AtomicUsize::new(0),
+            descriptors,
             entries,
-        }))
+        });
+        forks::remember(&session);
+        Ok(session)
     }
 
     /// Whether the worker is known to be gone.
@@ -285,43 +296,57 @@ impl Session {
     /// Asks the worker for one more channel; it has until then to answer.
     pub fn open_channel(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
         let until = super::instant_of(deadline_ns);
-        let left = until.saturating_duration_since(Instant::now());
-        let waited = self.line_back.wait_timeout_while(locked(&self.line), left, |line| line.is_none());
-        let taken = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.take();
-        let Some(mut line) = taken else { return Err(self.no_channel_in_time()) };
-        let answer = self.ask_for_channel(&mut line, until);
-        *locked(&self.line) = Some(line);
-        self.line_back.notify_one();
-        let answer = answer?;
+        let answer = match self.ask(Question::Channel, until) {
+            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(self.no_channel_in_time());
+            }
+            answered => answered.map_err(|error| error.about(&|what, error| self.no_channel(what, error)))?,
+        };
         let cannot = |what: &str, error: &dyn std::fmt::Display| self.no_channel(what, error);
         let opened = Opened::decode(answer.payload[..].try_into().map_err(|_| cannot("answer", &"its size"))?);
         let bell: OwnedFd = answer.fd.ok_or_else(|| cannot("answer", &"no doorbell came with it"))?;
         if opened.channel >= self.segment.geometry.channels {
             return Err(cannot("answer", &format!("channel {}", opened.channel)));
         }
-        let mut pool = locked(&self.pool);
-        pool.open += 1;
-        pool.sockets.push(bell.as_raw_fd());
-        drop(pool);
+        locked(&self.pool).open += 1;
+        self.descriptors.add(bell.as_raw_fd());
         Ok(Channel::new(self.clone(), opened.channel, bell))
     }
 
-    fn ask_for_channel(&self, line: &mut Line, until: Instant) -> Result<Message, Failure> {
-        let Line { stream, inbox, owed } = line;
-        if *owed == 0 {
-            handshake::send(stream.as_fd(), message::OPEN, &[], None)
-                .map_err(|error| self.no_channel("ask", &error))?;
-            *owed += 1;
+    /// Asks the worker for something, and waits for the answer until then.
+    fn ask(&self, question: Question<'_>, until: Instant) -> Result<Message, HandshakeError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.line_back.wait_timeout_while(locked(&self.line), left, |line| line.is_none());
+        let taken = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.take();
+        let Some(mut line) = taken else { return Err(HandshakeError::Broken(io::ErrorKind::TimedOut.into())) };
+        let answer = line.ask(question, until);
+        *locked(&self.line) = Some(line);
+        self.line_back.notify_one();
+        answer
+    }
+
+    /// Makes what a forked child keeps: until every copy of it is closed, the worker keeps the results that this session
+    /// holds now, and those that it is lent until a byte comes. None of a worker that is gone: then nobody gives the results'
+    /// bytes to others.
+    pub(super) fn pin(&self, until: Instant) -> Result<Option<OwnedFd>, Failure> {
+        let no_pin = |what: &str, error: &dyn fmt::Display| {
+            let name = &self.segment.name;
+            unavailable(format!("the worker of {name} gave no pin for a fork: {what}: {error}"))
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (pin, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
+            .map_err(|errno| no_pin("descriptors", &errno))?;
+        // Should the answer come too late, the worker finds nobody at the other end.
+        match self.ask(Question::Pin(theirs.as_fd()), until) {
+            Ok(_) => Ok(Some(pin)),
+            Err(HandshakeError::Broken(error)) if error.kind() != io::ErrorKind::TimedOut => Ok(None),
+            Err(error) => Err(error.about(&no_pin)),
         }
-        match receive(stream, inbox, message::CHANNEL, until) {
-            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(self.no_channel_in_time())
-            }
-            answered => {
-                *owed -= 1;
-                answered.map_err(|error| error.about(&|what, error| self.no_channel(what, error)))
-            }
-        }
+    }
+
+    /// Whether it holds results, or may be given some at any moment.
+    pub(super) fn may_hold_results(&self) -> bool {
+        self.leases.load(Ordering::Acquire) > 0 || self.channels_in_use() > 0
     }
 
     /// The worker is gone, and nothing was handed to it: its successor may be asked.
@@ -386,21 +411,19 @@ impl Session {
             return Err(format!("lease {number} does not exist"));
         }
         self.blocks.arena().check(&handle, OWNER_WORKER).map_err(|bad| bad.to_string())?;
+        self.leases.fetch_add(1, Ordering::AcqRel);
         Ok(Lease::new(self.clone(), number, &handle))
     }
 
     /// In a forked child: closes the inherited descriptors without shutting them down (they are the parent's too).
     pub(super) fn close_inherited(&self) {
-        if let Ok(pool) = self.pool.try_lock() {
-            for socket in &pool.sockets {
-                let _ = nix::unistd::close(*socket);
-            }
-        }
+        self.descriptors.close();
     }
 
     /// Lets go of a lease.
     pub(super) fn let_go(&self, number: u32) {
         lease::release(&self.segment.map, &self.segment.geometry, self.slot, number);
+        self.leases.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Whether this process is the one that attached.
@@ -412,10 +435,55 @@ impl Session {
     pub(super) fn channel_closed(&self, bell: RawFd) {
         let mut pool = locked(&self.pool);
         pool.open = pool.open.saturating_sub(1);
-        pool.sockets.retain(|socket| *socket != bell);
+        drop(pool);
+        self.descriptors.remove(bell);
     }
 }
 
+/// What a session asks for once it is there.
+enum Question<'a> {
+    Channel,
+    /// With the worker's end of the pin.
+    Pin(BorrowedFd<'a>),
+}
+
+impl Line {
+    /// Asks, and waits until then. Answers come in the order of the questions: what others waited for in vain comes first,
+    /// and a channel among it is kept.
+    fn ask(&mut self, question: Question<'_>, until: Instant) -> Result<Message, HandshakeError> {
+        let (kind, wanted, beside) = match question {
+            Question::Channel => (message::OPEN, message::CHANNEL, None),
+            Question::Pin(theirs) => (message::PIN, message::PINNED, Some(theirs)),
+        };
+        let any = wanted == message::CHANNEL; // the one that is still to come is as good as another one
+        if any && let Some(late) = self.late.take() {
+            return late;
+        }
+        if !any || !self.owed.contains(&wanted) {
+            handshake::send(self.stream.as_fd(), kind, &[], beside).map_err(HandshakeError::Broken)?;
+            self.owed.push_back(wanted);
+        }
+        loop {
+            let due = self.owed.front().copied().unwrap_or(wanted);
+            let answer = receive(&self.stream, &mut self.inbox, due, until);
+            if matches!(&answer, Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut) {
+                return answer;
+            }
+            self.owed.pop_front();
+            if due == wanted && (any || self.owed.is_empty()) {
+                return answer;
+            }
+            if matches!(&answer, Err(HandshakeError::Broken(_))) {
+                return answer; // nothing more will come
+            }
+            if due == message::CHANNEL {
+                self.late = Some(answer);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 pub(super) enum HandshakeError {
     Refused(Outcome, String),
     Broken(io::Error),

@@ -7,6 +7,7 @@ mod host;
 mod inflight;
 mod listener;
 mod peer;
+mod pins;
 mod poller;
 mod readers;
 mod resident;

@@ -24,6 +24,16 @@ enum Lent {
     Resident(Reading),
 }
 
+impl Lent {
+    /// Leaves it where it lies when its last holder is gone.
+    fn abandon(&self) {
+        match self {
+            Lent::Block(block) => block.abandon(),
+            Lent::Resident(reading) => reading.resident().abandon(),
+        }
+    }
+}
+
 /// One client process's session. Lives until nobody needs it: the poller, and every request of it that still runs.
 #[derive(Debug)]
 pub struct Peer {
@@ -44,8 +54,21 @@ pub struct Peer {
 
 #[derive(Debug, Default)]
 struct Leases {
-    held: Vec<Option<Lent>>,
+    held: Vec<Option<Arc<Lent>>>,
     free: Vec<u32>,
+    /// Forks under way: what is lent meanwhile is for the child too.
+    pins: Vec<Arc<Pinned>>,
+}
+
+/// What a forked child keeps of its parent's results.
+#[derive(Debug, Default)]
+pub struct Pinned(Mutex<Vec<Arc<Lent>>>);
+
+impl Pinned {
+    /// Leaves the results where they lie: the worker goes.
+    pub fn abandon(&self) {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().for_each(|lent| lent.abandon());
+    }
 }
 
 impl Peer {
@@ -54,6 +77,7 @@ impl Peer {
         let leases = Leases {
             held: (0..geometry.leases_per_session).map(|_| None).collect(),
             free: (0..geometry.leases_per_session).rev().collect(),
+            pins: Vec::new(),
         };
         Self {
             slot,
@@ -76,14 +100,33 @@ impl Peer {
         let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match leases.free.pop() {
             Some(lease) => {
-                leases.held[lease as usize] = Some(match result {
+                let lent = Arc::new(match result {
                     Placed::Block(block) => Lent::Block(block),
                     Placed::Resident(resident) => Lent::Resident(Reading::new(resident, self.pid)),
                 });
+                for pinned in &leases.pins {
+                    pinned.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(lent.clone());
+                }
+                leases.held[lease as usize] = Some(lent);
                 Ok(lease)
             }
             None => Err(result),
         }
+    }
+
+    /// Keeps what it holds now, and what it is lent until `seal`, for as long as the result lives.
+    pub fn pin(&self) -> Arc<Pinned> {
+        let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let held = leases.held.iter().flatten().cloned().collect();
+        let pinned = Arc::new(Pinned(Mutex::new(held)));
+        leases.pins.push(pinned.clone());
+        pinned
+    }
+
+    /// The fork is over: nothing is added to the pin any more.
+    pub fn seal(&self, pinned: &Arc<Pinned>) {
+        let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        leases.pins.retain(|open| !Arc::ptr_eq(open, pinned));
     }
 
     /// Frees what it has let go of. A bit of a lease that it does not hold changes nothing.
@@ -110,10 +153,7 @@ impl Peer {
     /// them. Freed, they could be claimed and overwritten by another client of this segment.
     pub fn abandon_leases(&self) {
         let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        leases.held.iter_mut().filter_map(Option::take).for_each(|lent| match lent {
-            Lent::Block(block) => block.abandon(),
-            Lent::Resident(reading) => reading.resident().abandon(),
-        });
+        leases.held.iter_mut().filter_map(Option::take).for_each(|lent| lent.abandon());
     }
 
     /// Leases that it holds.

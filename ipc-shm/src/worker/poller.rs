@@ -27,6 +27,7 @@ use super::host::Host;
 use super::inflight::{Answer, Inflight};
 use super::listener::{Listener, StartError};
 use super::peer::Peer;
+use super::pins::Pin;
 use super::sessions::{Line, Session};
 use super::stop::Stop;
 
@@ -47,6 +48,7 @@ pub struct Poller {
     wake: Arc<EventFd>,
     pub(super) sessions: HashMap<u64, Session>,
     pub(super) next_session: u64,
+    pub(super) pins: HashMap<u64, Pin>,
     pub(super) lines: Vec<Option<Line>>,
     frame: Vec<u8>,
     /// Channels to look at, gathered and taken in one go; kept for its memory.
@@ -69,6 +71,7 @@ pub(super) enum Token {
     /// The channel and its generation: of one look's events, an earlier one may free a channel and open it for somebody
     /// else, and what its last user's socket told must not be taken for the next one's.
     Bell(u32, u64),
+    Pin(u64),
 }
 
 /// What of a generation fits beside the channel's number, of which there are at most 65,536.
@@ -82,6 +85,7 @@ impl Token {
             Token::Session(id) => 2 << 56 | id,
             Token::Death(id) => 3 << 56 | id,
             Token::Bell(index, generation) => 4 << 56 | (generation & BELL_GENERATIONS) << 16 | index as u64,
+            Token::Pin(id) => 5 << 56 | id,
         }
     }
 
@@ -92,7 +96,8 @@ impl Token {
             1 => Token::Wake,
             2 => Token::Session(number),
             3 => Token::Death(number),
-            _ => Token::Bell(number as u32 & 0xffff, number >> 16),
+            4 => Token::Bell(number as u32 & 0xffff, number >> 16),
+            _ => Token::Pin(number),
         }
     }
 }
@@ -123,6 +128,7 @@ impl Poller {
             wake,
             sessions: HashMap::new(),
             next_session: 0,
+            pins: HashMap::new(),
             lines,
             frame: Vec::new(),
             due: Vec::new(),
@@ -333,6 +339,7 @@ impl Poller {
                 }
                 Token::Session(id) => self.hear(id),
                 Token::Death(id) => self.died(id),
+                Token::Pin(id) => self.hear_pin(id),
                 Token::Bell(index, generation) => {
                     if let Some(Some(line)) = self.lines.get_mut(index as usize)
                         && line.generation & BELL_GENERATIONS == generation
@@ -379,6 +386,7 @@ impl Poller {
 impl Drop for Poller {
     fn drop(&mut self) {
         self.sessions.values().filter_map(|session| session.peer.as_ref()).for_each(|peer| peer.abandon_leases());
+        self.pins.values().for_each(|pin| pin.pinned.abandon());
         self.host.segment.set_state(STATE_STOPPED);
     }
 }

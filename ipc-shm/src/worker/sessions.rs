@@ -154,11 +154,12 @@ impl Poller {
             message::HELLO => self.hello(id, &message.payload),
             message::OPEN => self.open_channel(id),
             message::LOOK => self.tell_segment(id),
+            message::PIN => self.pin(id, message.fd),
             other => Err(format!("message of kind {other} does not come from a client")),
         }
     }
 
-    fn refuse(&self, id: u64, outcome: Outcome, text: &str) -> Result<(), String> {
+    pub(super) fn refuse(&self, id: u64, outcome: Outcome, text: &str) -> Result<(), String> {
         let Some(session) = self.sessions.get(&id) else { return Ok(()) };
         let mut payload = vec![outcome as u8];
         let room = handshake::MESSAGE_MAX - 1;
