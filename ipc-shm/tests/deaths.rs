@@ -234,11 +234,11 @@ fn a_takeover_serves_the_next_call() {
 
 /// Fault 36.
 #[test]
-fn a_thousand_sessions_leave_the_worker_as_it_was() {
+fn ten_thousand_sessions_leave_the_worker_as_it_was() {
     let names = Names::new();
     let worker = spawn(&names);
     let baseline = descriptors(worker.pid());
-    for round in 0..1000_u64 {
+    for round in 0..10_000_u64 {
         let mut client = common::worker::find(&names.shm, PATIENCE);
         until("there is a slot", || {
             if client.is_err() {
@@ -246,7 +246,7 @@ fn a_thousand_sessions_leave_the_worker_as_it_was() {
             }
             client.is_ok()
         });
-        if round.is_multiple_of(10) {
+        if round.is_multiple_of(100) {
             let payload = pattern(round, 20_000);
             assert!(
                 call(client.as_ref().expect("a client"), &request("echo", &payload)).expect("an answer").to_vec()
