@@ -8,6 +8,7 @@
 #   make bench   the full measurement (QUICK=1 for a short one)
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
 #   make sanitize  the transport's tests under the address sanitizer, its shared words and bytes under the thread sanitizer
+#   make wheel   one wheel with client, worker and stat tool into dist/, for machines without Rust
 #   make build   the programs into target/release/, the Python environment into .venv/
 
 SHELL := /bin/bash
@@ -60,6 +61,11 @@ environment: $(VENV)/.client
 
 .PHONY: build
 build: environment programs
+
+.PHONY: wheel
+wheel: build
+	@$(STEP) 'Wheel'
+	@$(BIN)/python client-py/build_wheel.py --programs $(OUT) --out dist
 
 .PHONY: demo
 demo: build
@@ -189,4 +195,4 @@ test-python: build
 
 .PHONY: clean
 clean:
-	rm -rf target $(VENV) bench/results
+	rm -rf target dist $(VENV) bench/results
