@@ -1,22 +1,27 @@
-"""docs/django.md: every snippet runs, and what it lists is what there is. The quickstart has test_quickstart.py."""
+"""docs/: snippets run, and what is listed is what there is. The quickstart has test_quickstart.py."""
 
 from __future__ import annotations
 
 import ast
+import configparser
 import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from django.core.management import get_commands
 from django.http import HttpRequest
 from django.test import Client, RequestFactory
 
-from molt_accel import testing
+from molt_accel import errors, testing
+from molt_accel._find_worker import find_worker
 from molt_accel.django import settings, signals
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "django.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = (DOCS / "django.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -91,6 +96,62 @@ def test_the_tables_are_settings_that_hold() -> None:
 def test_every_command_is_listed() -> None:
     ours = {name for name, app in get_commands().items() if app == "molt_accel.django"}
     assert ours == set(re.findall(r"manage\.py (molt_\w+)", PAGE))
+
+
+def fences(page: str, kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def flags_of(program: str) -> set[str]:
+    path = find_worker().parent / program
+    text = subprocess.run([path, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
+    return set(re.findall(r"--[a-z-]+", text)) | set(re.findall(r"^  ([a-z]+) ", text, re.MULTILINE))
+
+
+def worker_flags(command: str | list[str]) -> set[str]:
+    words = command.split() if isinstance(command, str) else command
+    return {word for word in words[1:] if word.startswith("--")} if words[0].endswith("molt_worker") else set()
+
+
+def test_the_units_of_systemd_start_what_there_is() -> None:
+    flags, started = flags_of("molt_worker"), 0
+    for unit in fences("deployment.md", "ini"):
+        parsed = configparser.ConfigParser(interpolation=None, strict=True)
+        parsed.optionxform = str  # type: ignore[assignment,method-assign]
+        parsed.read_string(unit)
+        assert {"Unit", "Service", "Install"} == set(parsed.sections())
+        started += len(worker_flags(parsed["Service"]["ExecStart"]))
+        assert worker_flags(parsed["Service"]["ExecStart"]) <= flags
+    assert started, "a unit starts the worker"
+
+
+def test_compose_and_kubernetes_start_what_there_is() -> None:
+    compose, pod = (yaml.safe_load(text) for text in fences("deployment.md", "yaml"))
+    flags = flags_of("molt_worker")
+    assert "--memfd" in worker_flags(compose["services"]["molt"]["command"]) <= flags
+    (worker,) = (container for container in pod["spec"]["containers"] if container["name"] == "molt")
+    assert "--memfd" in worker_flags(worker["command"]) <= flags
+    probe = worker["livenessProbe"]["exec"]["command"]
+    assert {word for word in probe[1:] if not word.startswith("/")} <= flags_of("molt-shm-stat")
+
+
+def test_the_table_of_outcomes_is_complete() -> None:
+    page = (DOCS / "operating.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]*\| (\d+)", page, re.MULTILINE))
+    known = {kind.outcome.removeprefix("worker_"): str(kind.default_status) for kind in errors.BY_NUMBER.values()}
+    assert rows == known
+
+
+def test_what_operators_type_exists() -> None:
+    flags = flags_of("molt-shm-stat")
+    for command in re.findall(r"^\| `molt-shm-stat([^`]*)`", (DOCS / "operating.md").read_text(), re.MULTILINE):
+        assert {word for word in command.split() if not word.startswith("/")} <= flags, command
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", (DOCS / page).read_text()):
+        assert (DOCS / target).exists(), target
 
 
 def _patterns() -> list[Any]:
