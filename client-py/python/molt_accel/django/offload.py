@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..client import Client
 from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
-from . import answers, settings, timing
+from . import answers, settings, timing, tracing
 from .body import Body, has_body, read
 from .clients import client
 
@@ -101,9 +101,11 @@ def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> Ht
     molt = client()
     codec, body = _message(http, plan, molt, given, url)
     try:
-        answer = molt.exchange(
-            plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
-        )
+        with tracing.request(plan.entry) as span:
+            answer = molt.exchange(
+                plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
+            )
+            span.answered(answer.metrics)
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
@@ -123,9 +125,11 @@ async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None
     await molt.aattach()
     codec, body = _message(http, plan, molt, given, url)
     try:
-        answer = await molt.aexchange(
-            plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
-        )
+        with tracing.request(plan.entry) as span:
+            answer = await molt.aexchange(
+                plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
+            )
+            span.answered(answer.metrics)
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
