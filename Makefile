@@ -3,7 +3,7 @@
 #
 #   make demo    builds, starts worker and Django, checks, loads, prints one table, stops everything
 #   make test    builds and runs every test
-#   make chaos   kills and stops clients and workers at random (KILLS=n or MINUTES=m, SEED=s)
+#   make chaos   kills and stops clients and workers at random (KILLS=n or MINUTES=m, SEED=s; MEMFD=1: segments without a name)
 #   make soak    a long load with kills: curves of memory, descriptors, latency (MINUTES=n)
 #   make bench   the full measurement (QUICK=1 for a short one)
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
@@ -157,21 +157,22 @@ test-chaos:
 	$(CARGO) test --release --locked -p molt-chaos
 	@$(CHAOS) failpoints
 	@$(CHAOS) random --kills 200 --seed 1
+	@$(CHAOS) random --kills 100 --seed 2 --memfd
 
 .PHONY: chaos
 chaos:
 	@$(STEP) 'Random kills and stops'
-	@$(CHAOS) random $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(CHAOS_WORKER),--worker $(CHAOS_WORKER))
+	@$(CHAOS) random $(if $(KILLS),--kills $(KILLS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(CHAOS_WORKER),--worker $(CHAOS_WORKER)) $(if $(MEMFD),--memfd)
 
 .PHONY: chaos-stop
 chaos-stop:
 	@$(STEP) 'A stop (SIGSTOP, later SIGCONT) at every failpoint'
-	@$(CHAOS) failpoints --stop
+	@$(CHAOS) failpoints --stop $(if $(MEMFD),--memfd)
 
 .PHONY: soak
 soak:
 	@$(STEP) 'Soak: $(or $(MINUTES),60) minutes'
-	@$(CHAOS) soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(CHAOS_WORKER),--worker $(CHAOS_WORKER))
+	@$(CHAOS) soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(CHAOS_WORKER),--worker $(CHAOS_WORKER)) $(if $(MEMFD),--memfd)
 
 .PHONY: test-entries
 test-entries:

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use molt_ipc_shm::Segment;
 use molt_ipc_shm::layout::{SlotState, channel};
 use molt_ipc_shm::stat::Report;
 
@@ -38,7 +37,7 @@ fn count(path: &str) -> usize {
 impl Usage {
     /// Reads it, of the worker that has the name now.
     pub fn read(stage: &Stage) -> Result<Self, String> {
-        let segment = Segment::open(&stage.shm).map_err(|error| error.to_string())?;
+        let segment = stage.segment()?;
         let report = Report::of(&segment);
         let (map, geometry) = (&segment.map, &segment.geometry);
         let used = |index: &u32| {
@@ -77,10 +76,8 @@ impl Usage {
 /// Waits until a process that is dead has no session any more; how long it took.
 pub fn forgotten(stage: &Stage, pid: u32) -> Result<Duration, String> {
     let started = Instant::now();
-    let is_gone = || {
-        Segment::open(&stage.shm)
-            .is_ok_and(|segment| !Report::of(&segment).sessions.iter().any(|session| session.pid == pid))
-    };
+    let is_gone =
+        || stage.segment().is_ok_and(|segment| !Report::of(&segment).sessions.iter().any(|session| session.pid == pid));
     if within(patience(), is_gone) {
         return Ok(started.elapsed());
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use molt_ipc_shm::Segment;
 use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::stat::Report;
 use nix::sys::signal::{Signal, kill};
@@ -126,7 +125,7 @@ impl Cast {
         if !self.foreign {
             return Some(self.worker.process.pid());
         }
-        Segment::open_serving(&self.stage.shm).ok().map(|segment| segment.header.worker_pid)
+        self.stage.serving().ok().map(|segment| segment.header.worker_pid)
     }
 
     /// The stage.
@@ -204,8 +203,7 @@ impl Cast {
     /// Sees to it that a worker serves.
     fn revive(&mut self) -> Result<(), String> {
         if self.foreign {
-            let shm = self.stage.shm.clone();
-            let serves = within(patience(), || Segment::open_serving(&shm).is_ok());
+            let serves = within(patience(), || self.stage.serving().is_ok());
             return serves.then_some(()).ok_or_else(|| "the supervisor starts no worker in time".to_owned());
         }
         match self.worker.process.state() {
@@ -248,8 +246,7 @@ impl Cast {
         }
         let Some(pid) = self.worker_pid() else { return self.revive() };
         let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
-        let shm = self.stage.shm.clone();
-        let is_another = || Segment::open_serving(&shm).is_ok_and(|segment| segment.header.worker_pid != pid);
+        let is_another = || self.stage.serving().is_ok_and(|segment| segment.header.worker_pid != pid);
         let back = within(patience(), is_another);
         back.then_some(()).ok_or_else(|| format!("the supervisor does not replace worker {pid} in time"))
     }
@@ -277,9 +274,8 @@ impl Cast {
             if !self.foreign {
                 self.revive()?; // a worker that was to die at some place may do so now
             }
-            let shm = self.stage.shm.clone();
             back = within(Duration::from_millis(200), || {
-                Segment::open(&shm).is_ok_and(|open| !Report::of(&open).sessions.iter().any(|one| one.pid == pid))
+                self.stage.segment().is_ok_and(|open| !Report::of(&open).sessions.iter().any(|one| one.pid == pid))
             });
         }
         self.totals.reclaimed.add(started.elapsed());

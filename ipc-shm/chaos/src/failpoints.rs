@@ -22,6 +22,9 @@ pub struct Options {
     /// SIGSTOP and, when others were served meanwhile, SIGCONT, instead of SIGKILL.
     #[arg(long)]
     stop: bool,
+    /// Segments without a name, found by the worker's socket.
+    #[arg(long)]
+    memfd: bool,
     /// Only failpoints whose name contains this.
     #[arg(long)]
     only: Option<String>,
@@ -67,7 +70,7 @@ struct Results {
 /// The numbered list, and which places a recorded load passes.
 pub fn list() -> Result<(), String> {
     let all = sites::all()?;
-    let seen = scene::record(1)?;
+    let seen = scene::record(1, false)?;
     for (index, place) in all.iter().enumerate() {
         let name = place.to_string();
         let by = |victim| seen.get(&(victim, name.clone())).map_or("-".to_owned(), |count| format!("{count}+"));
@@ -80,7 +83,7 @@ pub fn list() -> Result<(), String> {
 pub fn run(options: &Options) -> Result<bool, String> {
     let started = Instant::now();
     let all = sites::all()?;
-    let seen = scene::record(options.seed)?;
+    let seen = scene::record(options.seed, options.memfd)?;
     let strange: Vec<&String> =
         seen.keys().map(|(_, name)| name).filter(|name| !all.iter().any(|place| place.to_string() == **name)).collect();
     if !strange.is_empty() {
@@ -182,8 +185,8 @@ fn one(options: &Options, job: &Job<'_>, results: &Mutex<Results>, progress: &Pr
     let name = job.place.to_string();
     let began = Instant::now();
     let mut nth = job.nth;
-    let mut scene =
-        Scene { seed: options.seed, broken: options.broken, stop: options.stop, patience: Duration::from_secs(2) };
+    let Options { seed, broken, stop, memfd, .. } = *options;
+    let mut scene = Scene { seed, broken, stop, memfd, patience: Duration::from_secs(2) };
     let mut report = scene.kill_at(job.victim, &name, nth);
     if !report.reached && report.violations.is_empty() && nth > 1 {
         nth = 1;
@@ -205,12 +208,13 @@ fn one(options: &Options, job: &Job<'_>, results: &Mutex<Results>, progress: &Pr
     }
     if !report.violations.is_empty() {
         let stop = if options.stop { " --stop" } else { "" };
+        let memfd = if options.memfd { " --memfd" } else { "" };
         let mut listed: BTreeMap<usize, &String> = report.violations.iter().enumerate().collect();
         let more = listed.split_off(&12).len();
         let listed: Vec<&str> = listed.into_values().map(String::as_str).collect();
         let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
         results.failures.push(format!(
-            "VIOLATION at {who}, passing {nth}, seed {}\n  {}{more}\n  again: molt-chaos failpoints --role {} --only {name} --nth {nth} --seed {}{stop}",
+            "VIOLATION at {who}, passing {nth}, seed {}\n  {}{more}\n  again: molt-chaos failpoints --role {} --only {name} --nth {nth} --seed {}{stop}{memfd}",
             options.seed,
             listed.join("\n  "),
             job.victim,

@@ -32,6 +32,9 @@ pub struct Options {
     /// The real worker (started with --supervise) instead of this program's own; its entries keep no journal.
     #[arg(long)]
     worker: Option<PathBuf>,
+    /// Segments without a name, found by the worker's socket.
+    #[arg(long)]
+    memfd: bool,
     /// Acts between two times that all leave and everything is counted.
     #[arg(long, default_value_t = 60)]
     round: u32,
@@ -57,8 +60,8 @@ pub fn next_act(random: &mut StdRng, workers: bool, foreign: bool) -> Act {
 }
 
 /// The failpoints that a load passes, by name.
-pub fn places(seed: u64) -> Result<Places, String> {
-    let seen = scene::record(seed)?;
+pub fn places(seed: u64, memfd: bool) -> Result<Places, String> {
+    let seen = scene::record(seed, memfd)?;
     let of = |victim| {
         let mut names: Vec<String> =
             seen.keys().filter(|(by, _)| *by == victim).map(|(_, name)| name.clone()).collect();
@@ -76,7 +79,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let end = options.minutes.map(|minutes| started + Duration::from_secs_f64(minutes * 60.0));
     println!("Random kills: seed {seed}");
     // What is broken on purpose shows without traps.
-    let places = if options.broken.is_some() { Places::default() } else { places(seed)? };
+    let places = if options.broken.is_some() { Places::default() } else { places(seed, options.memfd)? };
     let places = places.without(&options.except);
     let length = if most == u64::MAX { 0 } else { most };
     let (bar, totals, shown) = (bar(length, "kills"), Mutex::new(Totals::default()), Mutex::new(Instant::now()));
@@ -117,7 +120,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
     line("duration", format_args!("{:.0} s", started.elapsed().as_secs_f64()));
     totals.print();
     if !totals.violations.is_empty() {
-        println!("\nagain: molt-chaos random --seed {seed} --kills {} --lanes {}", totals.kills(), options.lanes);
+        let memfd = if options.memfd { " --memfd" } else { "" };
+        let (kills, lanes) = (totals.kills(), options.lanes);
+        println!("\nagain: molt-chaos random --seed {seed} --kills {kills} --lanes {lanes}{memfd}");
     }
     Ok(totals.violations.is_empty())
 }
@@ -131,7 +136,7 @@ fn lane_of(
     report: &dyn Fn(&mut Totals),
 ) -> Result<(), String> {
     let foreign = options.worker.is_some();
-    let stage = Stage::new(options.broken, options.worker.clone())?;
+    let stage = Stage::new(options.broken, options.worker.clone(), options.memfd)?;
     let mut cast = Cast::new(stage, places, StdRng::seed_from_u64(random.random()))?;
     let mut result = Ok(());
     let mut workers = false;

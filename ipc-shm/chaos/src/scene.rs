@@ -1,6 +1,6 @@
 //! One run around one failpoint: worker, victim, bystanders; what happens, and whether all that is owed was kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub struct Scene {
     pub broken: Option<Break>,
     /// Stop and continue instead of kill.
     pub stop: bool,
+    /// Segments without a name.
+    pub memfd: bool,
     /// How long the load may take to come by the place.
     pub patience: Duration,
 }
@@ -90,19 +92,22 @@ fn visit(stage: &Stage, worker: &mut Worker, seed: u64, visitors: &mut Vec<Actor
 
 /// What a start that was killed half-way leaves: an unpublished object with a header, and a socket on which nobody listens.
 fn leave_behind(stage: &Stage) -> Result<(), String> {
-    let object = Path::new(SHM_DIR).join(&stage.shm[1..]);
     let failed = |error: std::io::Error| format!("leftovers: {error}");
+    if stage.memfd {
+        return stage.leave_socket("s.deadbeef").map_err(failed);
+    }
+    let object = Path::new(SHM_DIR).join(&stage.shm[1..]);
     let head = std::fs::read(&object).map_err(failed)?;
     std::fs::write(format!("{}.00000000deadbeef.new", object.display()), &head[..4096]).map_err(failed)?;
     stage.leave_socket("s.deadbeef").map_err(failed)
 }
 
 /// Runs a load that passes what can be passed, and reads what was.
-pub fn record(seed: u64) -> Result<Seen, String> {
-    let scene = Scene { seed, broken: None, stop: false, patience: Duration::from_millis(1500) };
+pub fn record(seed: u64, memfd: bool) -> Result<Seen, String> {
+    let scene = Scene { seed, broken: None, stop: false, memfd, patience: Duration::from_millis(1500) };
     let mut seen = Seen::new();
     for victim in [Victim::Client, Victim::Worker] {
-        let stage = Stage::new(None, None)?;
+        let stage = Stage::new(None, None, memfd)?;
         let path = stage.file("seen");
         let arm = Arm { trap: None, seen: Some(path.clone()) };
         let mut report = Report::default();
@@ -128,7 +133,7 @@ impl Scene {
     pub fn kill_at(&self, victim: Victim, failpoint: &str, nth: u64) -> Report {
         let mut report = Report::default();
         let arm = Arm::trap(failpoint, nth, self.stop);
-        let result = Stage::new(self.broken, None).and_then(|stage| {
+        let result = Stage::new(self.broken, None, self.memfd).and_then(|stage| {
             let result = match victim {
                 Victim::Client => self.client(&stage, &arm, &mut report),
                 Victim::Worker => self.worker(&stage, &arm, &mut report),
@@ -304,14 +309,19 @@ impl Scene {
     }
 }
 
-/// Mappings of objects that have lost the segment's name.
+/// Mappings of objects that have lost the segment's name; of those that never had one, all but the newest.
 fn old_mappings(stage: &Stage, pid: u32) -> usize {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    if stage.memfd {
+        let objects = maps.lines().filter(|line| line.contains("/memfd:molt"));
+        let inodes: HashSet<&str> = objects.filter_map(|line| line.split_whitespace().nth(4)).collect();
+        return inodes.len().saturating_sub(1);
+    }
     maps.lines().filter(|line| line.contains(&stage.shm[1..]) && line.ends_with("(deleted)")).count()
 }
 
 fn has_been_cut(stage: &Stage, pid: u32) -> bool {
-    molt_ipc_shm::Segment::open(&stage.shm).is_ok_and(|segment| {
+    stage.segment().is_ok_and(|segment| {
         let report = molt_ipc_shm::stat::Report::of(&segment);
         report.sessions.iter().any(|session| session.pid == pid && session.state == "quarantined")
     })

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use molt_ipc_shm::Segment;
 use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::stat::Report;
 use rand::rngs::StdRng;
@@ -37,6 +36,9 @@ pub struct Options {
     /// The real worker (started with --supervise) instead of this program's own.
     #[arg(long)]
     worker: Option<PathBuf>,
+    /// Segments without a name, found by the worker's socket.
+    #[arg(long)]
+    memfd: bool,
     /// Where the curves are drawn.
     #[arg(long, default_value = "soak.svg")]
     svg: PathBuf,
@@ -60,8 +62,12 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let mut random = StdRng::seed_from_u64(seed);
     let foreign = options.worker.is_some();
     println!("Soak: seed {seed}, {} minutes", options.minutes);
-    let places = places(seed)?;
-    let mut cast = Cast::new(Stage::new(options.broken, options.worker.clone())?, places, StdRng::seed_from_u64(seed))?;
+    let places = places(seed, options.memfd)?;
+    let mut cast = Cast::new(
+        Stage::new(options.broken, options.worker.clone(), options.memfd)?,
+        places,
+        StdRng::seed_from_u64(seed),
+    )?;
     let length = Duration::from_secs_f64(options.minutes * 60.0);
     let (started, bar) = (Instant::now(), bar(length.as_secs(), "seconds"));
     let mut curves = Curve::of_a_soak();
@@ -88,7 +94,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         let at = started.elapsed().as_secs_f64() / 60.0;
         let times = cast.times_since(since);
         if let (Some(pid), false) = (cast.worker_pid(), restarted_now || restarted.elapsed() < WARM) {
-            let segment = Segment::open(&cast.stage().shm).map_err(|error| error.to_string())?;
+            let segment = cast.stage().segment()?;
             let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
             let arena = Report::of(&segment).arena.used_bytes as f64 / f64::from(1 << 20);
             let memory = private_kib(pid).unwrap_or(0.0) / 1024.0;

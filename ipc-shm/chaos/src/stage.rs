@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use molt_ipc_shm::Segment;
+use molt_ipc_shm::{Segment, nameless};
 use tempfile::TempDir;
 
 use crate::journal::{ClientTail, Record, WorkerTail};
@@ -27,6 +28,10 @@ pub struct Stage {
     broken: Option<Break>,
     /// The real worker, if it is to be that.
     foreign: Option<PathBuf>,
+    /// The segment has no name.
+    pub memfd: bool,
+    /// The nameless segment that was found last.
+    found: Mutex<Option<Segment>>,
 }
 
 /// What is special about a process.
@@ -93,7 +98,7 @@ impl Worker {
 
 impl Stage {
     /// A stage of its own.
-    pub fn new(broken: Option<Break>, foreign: Option<PathBuf>) -> Result<Self, String> {
+    pub fn new(broken: Option<Break>, foreign: Option<PathBuf>, memfd: bool) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = |what: &str| {
@@ -107,6 +112,8 @@ impl Stage {
             numbers: AtomicU32::new(1),
             broken,
             foreign,
+            memfd,
+            found: Mutex::default(),
         })
     }
 
@@ -119,11 +126,34 @@ impl Stage {
         self.sockets.path().join("s")
     }
 
+    /// The segment, whatever its worker does. One without a name is looked for among what processes hold: to ask for it
+    /// would take a descriptor of the worker, and those are counted here.
+    pub fn segment(&self) -> Result<Segment, String> {
+        if !self.memfd {
+            return Segment::open(&self.shm).map_err(|error| error.to_string());
+        }
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(alive) = found.as_ref().filter(|segment| segment.is_alive()) {
+            return Ok(alive.clone());
+        }
+        let here = |segment: &Segment| segment.socket() == self.socket();
+        *found = nameless::find().into_iter().filter(here).max_by_key(Segment::is_alive);
+        found.clone().ok_or_else(|| format!("nobody holds a segment of {}", self.socket().display()))
+    }
+
+    /// The segment of a worker that serves.
+    pub fn serving(&self) -> Result<Segment, String> {
+        self.segment()?.serving().map_err(|error| error.to_string())
+    }
+
     fn role(&self, role: &str, number: u32, arm: &Arm) -> Result<Command, String> {
         let own = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
         let mut command = Command::new(own);
         command.args(["role", role, "--shm", &self.shm, "--number", &number.to_string(), "--socket"]);
         command.arg(self.socket()).arg("--folder").arg(self.folder.path());
+        if self.memfd {
+            command.arg("--memfd");
+        }
         if let Some(broken) = self.broken {
             command.arg("--break").arg(
                 clap::ValueEnum::to_possible_value(&broken)
@@ -157,7 +187,8 @@ impl Stage {
         let mut command = match &self.foreign {
             Some(program) => {
                 let mut command = Command::new(program);
-                command.args(["--shm", &self.shm, "--arena", "32MiB", "--supervise", "--socket"]).arg(self.socket());
+                let mode = if self.memfd { vec!["--memfd"] } else { vec!["--shm", &self.shm] };
+                command.args(mode).args(["--arena", "32MiB", "--supervise", "--socket"]).arg(self.socket());
                 self.quiet(&mut command)?;
                 command
             }
@@ -177,8 +208,7 @@ impl Stage {
     pub fn serves(&self, worker: &mut Worker) -> bool {
         let pid = worker.process.pid();
         let foreign = self.foreign.is_some();
-        let serving =
-            || Segment::open_serving(&self.shm).is_ok_and(|segment| foreign || segment.header.worker_pid == pid);
+        let serving = || self.serving().is_ok_and(|segment| foreign || segment.header.worker_pid == pid);
         let mut is_serving = false;
         within(patience(), || {
             is_serving = serving();

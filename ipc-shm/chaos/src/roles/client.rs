@@ -229,7 +229,7 @@ impl Caller {
             self.one(thread, &mut random, &mut held, &mut filled);
             if random.random_bool(0.02) {
                 // Another session comes and goes.
-                if let Ok(other) = Client::attach(&self.place.shm, None, Duration::ZERO) {
+                if let Ok(other) = Client::attach_to(self.place.address(), Duration::ZERO) {
                     let _ = other.session().and_then(|session| session.block(payload::HEAD));
                 }
             }
@@ -246,7 +246,7 @@ impl Caller {
 pub fn play(place: Place, manner: Manner) -> Result<(), String> {
     let over = until_input_ends(|| {});
     let journal = Journal::open(&place.journal()).map_err(|error| error.to_string())?;
-    let client = Client::attach(&place.shm, None, PATIENCE).map_err(|error| error.to_string())?;
+    let client = Client::attach_to(place.address(), PATIENCE).map_err(|error| error.to_string())?;
     let caller = Caller { place, manner, client, journal, over, next: AtomicU32::new(0) };
     std::thread::scope(|scope| {
         let caller = &caller;

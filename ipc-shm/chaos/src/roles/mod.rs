@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use molt_ipc_shm::Address;
 use nix::sys::signal::Signal;
 
 /// A violation planted on purpose, to show that it is found.
@@ -40,6 +41,9 @@ pub struct Place {
     /// The worker's socket.
     #[arg(long)]
     pub socket: PathBuf,
+    /// The segment has no name: the socket says where the worker is.
+    #[arg(long)]
+    pub memfd: bool,
     /// The stage's folder.
     #[arg(long)]
     pub folder: PathBuf,
@@ -52,6 +56,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where clients find the worker.
+    pub fn address(&self) -> Address {
+        match self.memfd {
+            true => Address::Socket(self.socket.clone()),
+            false => Address::Name { shm: self.shm.clone(), socket: None },
+        }
+    }
+
     /// This process's journal.
     pub fn journal(&self) -> PathBuf {
         journal(&self.folder, self.number)

@@ -38,7 +38,7 @@ fn talk_nonsense(place: &Place) -> Result<(), String> {
 
 /// The client whose ring is broken and that ring's channel, to be kept until they are cut.
 fn break_a_ring(place: &Place) -> Result<(Client, impl Sized), String> {
-    let client = Client::attach(&place.shm, None, Duration::from_secs(10)).map_err(|error| error.to_string())?;
+    let client = Client::attach_to(place.address(), Duration::from_secs(10)).map_err(|error| error.to_string())?;
     let attached = client.session().map_err(|error| error.to_string())?;
     let deadline = molt_ipc_shm::os::now_ns() + 5_000_000_000;
     let held = attached.open_channel(deadline).map_err(|error| error.to_string())?;

@@ -180,7 +180,10 @@ fn in_block(block: Result<molt_ipc_shm::block::Block, molt_ipc_shm::block::NoBlo
 fn prepared(place: &Place) -> Result<Poller, StartError> {
     let plan =
         Blueprint { geometry: geometry(), socket: place.socket.clone(), max_body: 1 << 20, session_quota: 8 << 20 };
-    let owned = OwnedSegment::create(&place.shm, &plan)?;
+    let owned = match place.memfd {
+        true => OwnedSegment::create_nameless(&plan)?,
+        false => OwnedSegment::create(&place.shm, &plan)?,
+    };
     for (index, entry) in ENTRIES.iter().enumerate() {
         stats::name_entry(&owned.segment.map, &owned.segment.geometry, index as u32, entry, 0, *entry == "echo");
     }
