@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from . import child
 from .child import Child, Command, until
 from .errors import BenchError
 from .owned import Owned
-from .paths import EXPORTS, binary
+from .paths import DJANGO, ROOT, binary
 
 SHM = Path("/dev/shm")
 START_SECONDS = 30.0
@@ -67,8 +68,10 @@ def start(owned: Owned, log: Path) -> Worker:
     # mkdtemp's name is unique on this machine, so the segment's is too.
     shm = f"/{folder.name}"
     owned.start(lambda: shm, unlink)
-    command: Command = [program, "--shm", shm, "--socket", folder / "molt.sock", "--exports", EXPORTS]
-    running = child.start(owned, "molt_worker", command, log)
+    # As a project starts it. The command becomes the worker: process and signals are the worker's own.
+    command: Command = [sys.executable, DJANGO / "manage.py", "molt_worker"]
+    env = {"MOLT_WORKER": str(program), "MOLT_SHM": shm, "MOLT_SOCKET": str(folder / "molt.sock")}
+    running = child.start(owned, "molt_worker", command, log, env, cwd=ROOT)
     until(lambda: _ready(shm, running.pid), f"that {running} serves {shm}", START_SECONDS, running)
     return Worker(shm, folder, running)
 

@@ -98,6 +98,6 @@ def test_it_measures_reports_and_leaves_nothing(demo: Demo) -> None:
 def test_it_can_be_stopped_at_any_moment(demo: Demo, moment: str, number: int) -> None:
     demo.wait_for(moment)
     demo.process.send_signal(number)
-    out, _ = demo.process.communicate(timeout=60)
+    out, _ = demo.process.communicate(timeout=180)  # a machine may be busy with other things
     assert demo.process.returncode == 128 + number, out
     assert "everything that was started has ended" in out

@@ -32,6 +32,8 @@ REGIONS_CSV = BASE / "data" / "regions.csv"
 
 MOLT = {
     "SHM": os.environ.get("MOLT_SHM", "/molt0"),
+    "SOCKET": os.environ.get("MOLT_SOCKET"),
+    "EXPORTS": BASE.parent / "molt_exports.json",
     "MAX_BODY": BODY_LIMIT,
     "ERROR_RESPONSE": "orders.answers.molt_error",
 }
