@@ -41,6 +41,7 @@ fn a_failure_keeps_its_status_text_and_details() {
     worker.counts("invalid_input", 12);
 }
 
+/// Fault 58: a panic.
 #[test]
 fn a_panic_is_one_requests_internal_error() {
     let worker = Worker::trial(&["--threads", "1"]);
@@ -55,6 +56,19 @@ fn a_panic_is_one_requests_internal_error() {
     // The only thread runs on.
     assert_eq!(ask("trial_params", "null").value::<Value>(&client), json!({"tenant": null, "note": null}));
     worker.counts("internal", 3);
+}
+
+/// Fault 58: a stack that overflows. The worker dies of it, which costs what was in flight, and the next one serves.
+#[test]
+fn an_overflowed_stack_is_a_lost_worker_and_the_next_one_serves() {
+    let mut worker = Worker::trial(&["--threads", "1"]);
+    let client = worker.client();
+    ask("trial_overflow", "0").call(&client).fails(Outcome::WorkerLost, &["may have run"]);
+    let signal = std::os::unix::process::ExitStatusExt::signal(&worker.ended());
+    assert!(signal == Some(nix::libc::SIGABRT) || signal == Some(nix::libc::SIGSEGV), "{signal:?}");
+    assert!(worker.log().contains("overflowed its stack"), "{}", worker.log());
+    let next = Worker::launch(worker.shm.clone(), worker.folder.clone(), &[]).serves();
+    assert_eq!(health(&client)["pid"], next.pid());
 }
 
 #[test]

@@ -125,7 +125,16 @@ pub fn manifest(exports: Value) -> String {
 
 /// A manifest with all trial entries.
 pub fn trial_manifest() -> String {
-    let names = ["trial_hold", "trial_wait", "trial_panic", "trial_big", "trial_fail", "trial_params", "trial_payload"];
+    let names = [
+        "trial_hold",
+        "trial_wait",
+        "trial_panic",
+        "trial_overflow",
+        "trial_big",
+        "trial_fail",
+        "trial_params",
+        "trial_payload",
+    ];
     let library = library("trial_entries");
     let export = |name| serde_json::json!({"name": name, "kind": "native", "library": library});
     manifest(names.map(export).into_iter().collect())

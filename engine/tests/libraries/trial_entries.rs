@@ -13,6 +13,7 @@ molt_entry::export! {
     "trial_hold" => hold,
     "trial_wait" => wait,
     "trial_panic" => panic,
+    "trial_overflow" => overflow,
     "trial_big" => big,
     "trial_fail" => fail,
     "trial_params" => params,
@@ -76,6 +77,17 @@ struct Text<'a> {
 
 fn panic(text: Text<'_>, _: &Ctx) -> Result<(), EntryError> {
     panic!("{}", text.text)
+}
+
+/// Calls itself until the stack ends.
+fn overflow(depth: u64, ctx: &Ctx) -> Result<u64, EntryError> {
+    // Whatever the optimizer would make of it, each call needs a frame of its own.
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX {
+        return Ok(0);
+    }
+    let below = overflow(depth + 1, ctx)?;
+    Ok(below + std::hint::black_box(frame)[0])
 }
 
 #[derive(Deserialize)]
