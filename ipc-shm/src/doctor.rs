@@ -77,22 +77,30 @@ pub fn of_failure(failure: &Failure) -> Finding {
 
 /// Looks twice at a segment.
 pub fn examine(segment: &Segment) -> Vec<Finding> {
+    let first = Look::at(segment);
+    if of_worker(segment).is_some() {
+        return compare(segment, None, &first);
+    }
+    std::thread::sleep(WINDOW);
+    let mut found = Vec::from_iter(of_socket(segment));
+    found.extend(compare(segment, Some(&first), &Look::at(segment)));
+    found
+}
+
+/// What two looks at a segment tell, for who looks again and again and waits in between by himself. The socket is not
+/// asked about: it is no part of the segment.
+pub fn compare(segment: &Segment, before: Option<&Look>, now: &Look) -> Vec<Finding> {
     if let Some(dead) = of_worker(segment) {
         // What a dead worker left in its segment nobody repairs: the next one makes a new segment.
         let more = dead.ill != Ill::DeadWorker;
         let mut found = vec![dead];
         if more {
-            found.extend(of_peers(segment, &Look::at(segment), None));
+            found.extend(of_peers(segment, now, None));
         }
         return found;
     }
-    let first = Look::at(segment);
-    std::thread::sleep(WINDOW);
-    let second = Look::at(segment);
-    let mut found = Vec::new();
-    found.extend(of_socket(segment));
-    found.extend(of_peers(segment, &second, Some(&first)));
-    found.extend(of_extents(segment, &first, &second));
+    let mut found = of_peers(segment, now, before);
+    found.extend(before.and_then(|before| of_extents(segment, before, now)));
     let stuck = segment.map.u64(segment.geometry.total(totals::STUCK)).load(Ordering::Relaxed);
     if stuck > 0 {
         let text = format!(
@@ -169,14 +177,15 @@ fn of_socket(segment: &Segment) -> Option<Finding> {
 }
 
 /// What moves: copied in one go.
-struct Look {
+#[derive(Debug)]
+pub struct Look {
     /// Per session slot: generation and state.
     slots: Vec<u64>,
     channels: Vec<ChannelLook>,
     extents: Vec<ExtentWord>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ChannelLook {
     word: u64,
     session: u32,
@@ -185,7 +194,8 @@ struct ChannelLook {
 }
 
 impl Look {
-    fn at(segment: &Segment) -> Self {
+    /// Looks once.
+    pub fn at(segment: &Segment) -> Self {
         let (map, geometry) = (&segment.map, &segment.geometry);
         let word = |at: usize| map.u64(at).load(Ordering::Acquire);
         // Extents before slots: a session that begins in between then has none of those seen.

@@ -32,6 +32,11 @@ impl Mapping {
         Ok(Self { bytes: MmapOptions::new().map_raw(file)?, view: Some(MmapOptions::new().map_raw_read_only(file)?) })
     }
 
+    /// Maps the whole file for reading alone: for a tool that looks and must change nothing. A store through it faults.
+    pub fn read_only(file: &File) -> std::io::Result<Self> {
+        Ok(Self { bytes: MmapOptions::new().map_raw_read_only(file)?, view: None })
+    }
+
     /// Bytes mapped.
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -56,8 +61,8 @@ impl Mapping {
     #[inline]
     pub fn u64(&self, offset: usize) -> &Word64 {
         self.check(offset, 8, 8);
-        // SAFETY: in bounds and aligned (checked; the base is page-aligned), mapped writable for as long as `self` lives,
-        // every process touches this word only as an atomic, and a `Word64` is an atomic and nothing else (transparent).
+        // SAFETY: in bounds and aligned (checked; the base is page-aligned), mapped for as long as `self` lives, writable
+        // unless made by `read_only` (then a store faults, and a load of a word this small is an ordinary load), every process touches this word only as an atomic, and a `Word64` is an atomic and nothing else (transparent).
         unsafe { &*self.bytes.as_mut_ptr().add(offset).cast::<Word64>() }
     }
 

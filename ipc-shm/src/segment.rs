@@ -322,6 +322,18 @@ impl Segment {
         Ok(Self { map, geometry: Geometry::of(&header), header, name: name.into(), object: None })
     }
 
+    /// The same segment mapped for reading alone. If another worker has taken its name over meanwhile, that one's.
+    pub fn read_only(self) -> Result<Self, SegmentError> {
+        let name = self.name.clone();
+        let file = match &self.object {
+            Some(object) => object.clone(),
+            None => Arc::new(open_object(&name)?),
+        };
+        let map = Arc::new(Mapping::read_only(&file).map_err(os("map", &name))?);
+        let header = check_header(&name, &file, &map)?;
+        Ok(Self { map, geometry: Geometry::of(&header), header, ..self })
+    }
+
     /// Opens a segment whose worker serves.
     pub fn open_serving(name: &str) -> Result<Self, SegmentError> {
         Self::open(name)?.serving()

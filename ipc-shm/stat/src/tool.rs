@@ -1,6 +1,6 @@
 //! What is in the segments of this machine. Reads only; needs no answer from the worker.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,18 +9,31 @@ use clap::{Parser, Subcommand};
 use molt_ipc_shm::client::{Failure, LOOK_WITHIN};
 use molt_ipc_shm::doctor::{self, Finding};
 use molt_ipc_shm::stat::Report;
-use molt_ipc_shm::{Address, Segment, nameless, segment, socket_path, worker};
+use molt_ipc_shm::{Address, Outcome, Segment, nameless, segment, socket_path, worker};
 
-/// Shows molt's shared-memory segments: worker, sessions, arena, entries, counters.
+use crate::units::plain;
+use crate::watch;
+
+const EXAMPLES: &str = "\
+Examples:
+  molt-shm-stat                          every segment of this machine, a line each
+  molt-shm-stat /molt0                   one segment, once
+  molt-shm-stat /molt0 --watch           the same live: rates, percentiles, rings, requests in flight
+  molt-shm-stat --socket /run/molt.sock  a segment without a name (molt_worker --memfd); with --watch too
+  molt-shm-stat /molt0 --json            once, for programs; --prometheus for a scrape
+  molt-shm-stat /molt0 --watch --plain   a block of lines every second, for a log
+  molt-shm-stat doctor                   what is wrong, and what to do; exit code 1 if anything is
+  molt-shm-stat clean                    remove what dead workers left behind
+
+A segment is the shared memory of one molt_worker; its name is what `molt_worker --shm` was given, /molt0 if nothing.";
+
+/// Shows what molt's workers do: requests, entries, clients, rings, memory.
 ///
-/// Reads the segment itself, so it works while the worker is busy, hangs or is dead.
+/// It reads their shared memory and asks them nothing, so it works just as well while a worker is busy, hangs or is dead.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    after_help = "Examples:\n  molt-shm-stat                    every segment, a line each\n  molt-shm-stat /molt0             one segment\n  molt-shm-stat --socket /run/molt.sock   one without a name\n  molt-shm-stat /molt0 --watch     again every second\n  molt-shm-stat /molt0 --json      for programs\n  molt-shm-stat doctor             what is wrong, and what to do\n  molt-shm-stat clean              remove what dead workers left behind"
-)]
+#[command(version, after_help = EXAMPLES)]
 struct Arguments {
-    /// The segment's name; without one, every segment is listed.
+    /// The segment's name, like /molt0; without one, every segment is listed.
     name: Option<String>,
     /// The worker's socket, for a segment without a name (`molt_worker --memfd`).
     #[arg(long, value_name = "PATH", conflicts_with = "name")]
@@ -28,9 +41,16 @@ struct Arguments {
     /// Print JSON.
     #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
     json: bool,
-    /// Print again every second until interrupted.
+    /// Show it live until q is pressed; ? explains the keys. Goes on when the worker dies and when the next one comes.
+    /// Where the output is no terminal, as with --plain.
     #[arg(long)]
     watch: bool,
+    /// With --watch: print a block of lines each time instead of drawing on the terminal.
+    #[arg(long, requires = "watch")]
+    plain: bool,
+    /// With --watch: seconds between two looks, 0.1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, requires = "watch")]
+    interval: Duration,
     /// Print in Prometheus' text format.
     #[arg(long, conflicts_with = "watch")]
     prometheus: bool,
@@ -72,23 +92,65 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match (&arguments.command, Address::of(arguments.name.as_deref(), arguments.socket.clone())) {
         (Some(Command::Doctor { name, socket }), _) => Ok(examine(Address::of(name.as_deref(), socket.clone()))),
         (Some(Command::Clean { socket }), _) => Ok(clean(socket.clone())),
+        (None, None) if arguments.watch => watch(arguments, the_only_one()?),
+        (None, Some(address)) if arguments.watch => watch(arguments, address),
         (None, None) => {
             list(arguments);
             Ok(ExitCode::SUCCESS)
         }
-        (None, Some(address)) => loop {
+        (None, Some(address)) => {
             let report = Report::of(&address.look(LOOK_WITHIN)?);
-            let listened = put(&match (arguments.json, arguments.prometheus) {
+            put(&match (arguments.json, arguments.prometheus) {
                 (true, _) => format!("{}\n", report.to_json()),
                 (_, true) => prometheus(&report),
                 _ => text(&report),
             });
-            if !arguments.watch || !listened {
-                return Ok(ExitCode::SUCCESS);
-            }
-            std::thread::sleep(Duration::from_secs(1));
-            put("\x1b[2J\x1b[H");
-        },
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds from 0.1 to 3600".into()),
+    }
+}
+
+/// What is watched when nothing is named.
+fn the_only_one() -> Result<Address, Failure> {
+    let unavailable = |text: String| Failure::new(Outcome::Unavailable, text);
+    let nameless = nameless::find().into_iter().map(|segment| Address::Socket(segment.socket()));
+    let named = segment::list().into_iter().map(|shm| Address::Name { shm, socket: None });
+    let all: Vec<Address> = named.chain(nameless).collect();
+    match &all[..] {
+        [] => Err(unavailable(NOTHING.trim_end().into())),
+        [one] => Ok(one.clone()),
+        several => {
+            let names: Vec<String> = several.iter().map(Address::to_string).collect();
+            Err(unavailable(format!("there are {} segments: {}; hint: name one", names.len(), names.join(", "))))
+        }
+    }
+}
+
+fn watch(arguments: &Arguments, address: Address) -> Result<ExitCode, Failure> {
+    if io::stdout().is_terminal() && !arguments.plain {
+        let ended = watch::run(address, arguments.interval);
+        let no_terminal = |error: io::Error| {
+            Failure::new(Outcome::Internal, format!("the terminal cannot be used: {error}; hint: try --plain"))
+        };
+        return ended.map(ExitCode::from).map_err(no_terminal);
+    }
+    // No worker at the start is a mistake of whoever called; one that goes later is what this is there to show.
+    let mut looked = Ok(address.look(LOOK_WITHIN)?);
+    loop {
+        let block =
+            looked.map_or_else(|failure: Failure| format!("{failure}\n"), |segment| text(&Report::of(&segment)));
+        if !put(&format!("{block}\n")) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(arguments.interval);
+        looked = address.look(LOOK_WITHIN);
     }
 }
 
@@ -179,7 +241,11 @@ fn text(report: &Report) -> String {
         let _ = writeln!(
             out,
             "{:<28} {:>8} {:>12.1} {:>10.1} {:>10.1}",
-            entry.name, entry.calls, entry.p50_us, entry.p99_us, entry.p999_us
+            plain(&entry.name),
+            entry.calls,
+            entry.p50_us,
+            entry.p99_us,
+            entry.p999_us
         );
     }
     out

@@ -4,9 +4,16 @@
 mod common;
 
 use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
-use common::worker::ThreadWorker;
+use common::worker::{ThreadWorker, spawn};
+use common::{Names, child};
+
+#[test]
+fn child_role() {
+    child::play(&[("worker", common::worker::role)]);
+}
 
 /// The tool with that for its output.
 fn tool(args: &[&str], out: impl Into<Stdio>) -> Output {
@@ -15,15 +22,15 @@ fn tool(args: &[&str], out: impl Into<Stdio>) -> Output {
 }
 
 /// How the tests' worker is named to the tool.
-fn named(worker: &ThreadWorker) -> Vec<&str> {
-    if common::nameless() { vec!["--socket", &worker.names.shm] } else { vec![&worker.names.shm] }
+fn named(names: &Names) -> Vec<&str> {
+    if common::nameless() { vec!["--socket", &names.shm] } else { vec![&names.shm] }
 }
 
 /// `molt-shm-stat | head`: who reads no more has seen enough.
 #[test]
 fn an_output_that_nobody_reads_ends_it_quietly() {
     let worker = ThreadWorker::start();
-    let named = named(&worker);
+    let named = named(&worker.names);
     for args in [vec![], vec!["--json"], vec!["--prometheus"], vec!["--watch"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
@@ -44,7 +51,40 @@ fn an_output_that_nobody_reads_ends_it_quietly() {
 fn an_output_that_cannot_be_written_is_an_error() {
     let worker = ThreadWorker::start();
     let full = OpenOptions::new().write(true).open("/dev/full").expect("the device");
-    let ended = tool(&named(&worker), full);
+    let ended = tool(&named(&worker.names), full);
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.code() == Some(1) && said.contains("cannot be written"), "{}: {said}", ended.status);
+}
+
+/// `--watch` into a log: blocks of lines, nothing that steers a terminal, and no end when the worker has one.
+#[test]
+fn a_log_goes_on_when_the_worker_dies_and_when_the_next_one_comes() {
+    let names = Names::new();
+    let mut worker = spawn(&names);
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_molt-shm-stat"))
+        .args(named(&names))
+        .args(["--watch", "--interval", "0.1"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the tool");
+    let mut lines = BufReader::new(tool.stdout.take().expect("its output")).lines();
+    // The test's own time limit is the runner's: a line that never comes is what this is about.
+    let mut until = |words: &[&str]| {
+        for line in lines.by_ref() {
+            let line = line.expect("text");
+            assert!(!line.contains('\x1b'), "{line:?}");
+            if words.iter().all(|word| line.contains(word)) {
+                return;
+            }
+        }
+        panic!("it ended before it said {words:?}");
+    };
+    until(&["worker", "serving", &worker.pid().to_string()]);
+    worker.kill();
+    // Without a name and with no process that holds it, the memory is gone with its worker.
+    until(if common::nameless() { &["no worker can be reached"] } else { &["worker", "dead"] });
+    let next = spawn(&names);
+    until(&["worker", "serving", &next.pid().to_string()]);
+    tool.kill().expect("the tool");
+    tool.wait().expect("its end");
 }
