@@ -422,6 +422,10 @@ impl Cast {
 
     /// Ends the worker in good order: no name may be left.
     pub fn close(mut self) -> Result<Totals, String> {
+        if self.foreign {
+            // The real worker asks nobody's input.
+            let _ = kill(Pid::from_raw(self.worker.process.pid() as i32), Signal::SIGTERM);
+        }
         match self.worker.process.finish()? {
             End::Good => {}
             end => self.totals.violations.push(format!("the worker ended as {end:?}")),
