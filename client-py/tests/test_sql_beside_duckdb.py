@@ -1,0 +1,209 @@
+"""SQL over resident tables answers what DuckDB answers on the same Arrow data: values, nulls, NaN, order."""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import random
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+import molt_accel
+
+ROWS = 5_000
+
+
+def orders() -> pa.Table:
+    """Order lines with every kind of column, and nulls, NaN, infinities, ties and negative numbers among the values."""
+    draw = random.Random(7)
+
+    def some(values: Any, nulls: float = 0.1) -> list[Any]:
+        return [None if draw.random() < nulls else values() for _ in range(ROWS)]
+
+    floats = [math.nan, math.inf, -math.inf, 0.0, -0.0]
+    start = dt.datetime(2026, 3, 1)
+    return pa.table(
+        {
+            "id": pa.array(range(ROWS), pa.int64()),
+            "customer": pa.array(some(lambda: f"C{draw.randrange(120):03}", 0.05)),
+            "region": pa.array(some(lambda: draw.choice(["north", "south", "Süden", ""]))).dictionary_encode(),
+            "qty": pa.array(some(lambda: draw.randrange(-5, 100)), pa.int32()),
+            "price": pa.array(some(lambda: Decimal(draw.randrange(-10_000, 1_000_000)) / 100), pa.decimal128(12, 2)),
+            "weight": pa.array(some(lambda: round(draw.uniform(-1, 50), 3)), pa.float64()),
+            "odd": pa.array(some(lambda: draw.choice([*floats, draw.random()])), pa.float64()),
+            "day": pa.array(some(lambda: (start + dt.timedelta(days=draw.randrange(90))).date()), pa.date32()),
+            "moment": pa.array(some(lambda: start + dt.timedelta(seconds=draw.randrange(10**7))), pa.timestamp("us")),
+            "paid": pa.array(some(lambda: draw.random() < 0.5), pa.bool_()),
+            "note": pa.array(some(lambda: draw.choice(["a%b", "a_b", "tab\t", "ünï", "x" * 40])), pa.large_string()),
+        }
+    )
+
+
+def customers() -> pa.Table:
+    """Customers of which some have no order, and orders have some that are not here."""
+    draw = random.Random(8)
+    return pa.table(
+        {
+            "customer": [f"C{number:03}" for number in range(40, 160)] + ["C050", None],
+            "tier": pa.array([draw.choice(["gold", "iron", None]) for _ in range(122)]),
+            "since": pa.array([dt.date(2020, 1, 1) + dt.timedelta(days=13 * n) for n in range(122)], pa.date32()),
+            "credit": pa.array([draw.choice([None, 10, 200, 3000]) for _ in range(122)], pa.int64()),
+        }
+    )
+
+
+QUERIES = """
+select count(*), count(customer), count(distinct customer), count(qty) from orders
+select sum(qty), min(qty), max(qty), avg(qty) from orders
+select sum(price), min(price), max(price) from orders
+select avg(weight), stddev_samp(weight), var_pop(weight) from orders
+select region, count(*) from orders group by region
+select region, paid, count(*), sum(qty) from orders group by region, paid
+select customer, sum(price) as total from orders group by customer having sum(price) > 300000
+select day, min(moment), max(moment) from orders group by day
+select count(*) from orders where qty > 10 and price < 500
+select count(*) from orders where qty > 10 or price < 500
+select count(*) from orders where not (qty > 10)
+select id from orders where qty is null and price is null
+select id from orders where customer in ('C001', 'C077', null)
+select id from orders where customer not in ('C001', 'C077')
+select id from orders where qty between 3 and 5 and region is not null
+select id from orders where note like 'a\\%b' escape '\\'
+select id from orders where note like '%b' and region like 'S%'
+select id from orders where region = '' or note = 'ünï'
+select upper(region), lower(note), length(region) from orders where id < 300
+select id, coalesce(customer, 'nobody'), nullif(qty, 7) from orders where id < 400
+select id, case when qty > 50 then 'many' when qty is null then 'unknown' else 'few' end from orders where id < 400
+select distinct region from orders
+select distinct region, paid from orders
+select id, price from orders order by price desc nulls last, id limit 50
+select id, qty from orders order by qty asc nulls first, id limit 50 offset 20
+select customer, count(*) as n from orders group by customer order by n desc, customer limit 10
+select c.tier, count(*), sum(o.qty) from orders o join customers c on o.customer = c.customer group by c.tier
+select o.id, c.tier from orders o left join customers c on o.customer = c.customer where o.id < 500
+select c.customer, o.id from orders o right join customers c on o.customer = c.customer where o.id is null
+select count(*) from orders o full join customers c on o.customer = c.customer
+select c.customer from customers c where exists (select 1 from orders o where o.customer = c.customer and o.qty > 95)
+select c.customer from customers c where not exists (select 1 from orders o where o.customer = c.customer)
+select count(*) from orders o where o.customer in (select customer from customers where credit > 100)
+select a.customer, b.customer from customers a cross join customers b where a.credit = 3000 and b.credit = 200
+select count(*) from orders a join orders b on a.customer = b.customer and a.id < b.id where a.region = 'north'
+select a.id, b.id from orders a join orders b on a.id = b.id + 1 and a.qty > b.qty where a.id < 200
+select o.id from orders o join customers c on o.customer = c.customer and o.day > c.since where c.credit < 100
+with big as (select * from orders where price > 9000) select region, count(*) from big group by region
+with t as (select customer, sum(price) s from orders group by customer) select max(s) from t
+select * from (select region, sum(qty) q from orders group by region) t where q > 1000
+select region, qty from orders where id < 50 union select region, qty from orders where id < 80
+select region from orders where id < 50 union all select region from orders where id < 30
+select customer from orders intersect select customer from customers
+select customer from customers except select customer from orders
+select id, row_number() over (partition by region order by price, id) from orders where id < 800
+select id, rank() over (order by qty) from orders where id < 300
+select id, dense_rank() over (partition by paid order by qty desc nulls last) from orders where id < 300
+select id, sum(qty) over (partition by region order by id rows between 2 preceding and current row) from orders where id < 500
+select id, lag(qty) over (order by id), lead(qty, 2) over (order by id) from orders where id < 300
+select id, first_value(price) over (partition by region order by id) from orders where id < 300
+select id, avg(weight) over (partition by region) from orders where id < 300
+select id, sum(price) over (order by id) from orders where id < 300
+select date_trunc('month', day), count(*) from orders group by 1
+select date_trunc('hour', moment), count(*) from orders where id < 500 group by 1
+select extract(year from day), extract(month from day), count(*) from orders group by 1, 2
+select id, day + interval '3 days' from orders where id < 100
+select count(*) from orders where day >= date '2026-04-01' and day < date '2026-05-01'
+select count(*) from orders where moment >= timestamp '2026-03-20 12:00:00'
+select id, odd from orders where odd = odd and id < 300
+select id, odd > 0.5, odd < 0 from orders where id < 300 and not isnan(odd)
+select min(odd), max(odd) from orders where not isnan(odd)
+select count(*) from orders where isnan(odd)
+select id, cast(qty as varchar), cast(price as double), cast(floor(weight) as bigint) from orders where id < 100 and weight * 10 % 5 <> 0
+select id, price * 2, price + 1, price - qty from orders where id < 200
+select sum(price * qty) from orders
+select id, round(weight, 1), floor(weight), ceil(weight), abs(qty) from orders where id < 200
+select id, qty % 7, -qty from orders where id < 200
+select region, median(weight) from orders group by region
+select region, approx_distinct(customer) > 100 from orders group by region
+select bool_and(paid), bool_or(paid) from orders
+select region, string_agg(customer, ',' order by id) from orders where id < 60 group by region
+select count(*) filter (where paid), sum(qty) filter (where region = 'north') from orders
+select region, paid, grouping(paid), sum(qty) from orders group by rollup (region, paid)
+select region, paid, sum(qty) from orders group by grouping sets ((region), (paid), ())
+select substr(note, 2, 2), concat(region, '-', customer), replace(note, 'x', 'y') from orders where id < 100
+select trim(note), position('b' in note), note || '!' from orders where id < 100
+select greatest(qty, 10), least(qty, 10) from orders where qty is not null and id < 200
+select (select max(qty) from orders) - qty from orders where id < 50
+select o.id, (select max(c.credit) from customers c where c.customer = o.customer) from orders o where o.id < 100
+select id from orders where qty > (select avg(qty) from orders) and id < 500
+select corr(qty, weight), covar_samp(qty, weight) from orders
+select percentile_cont(0.25) within group (order by weight) from orders
+""".strip().splitlines()
+
+IN_DUCKDB = {"approx_distinct": "approx_count_distinct"}
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[tuple[molt_accel.Client, duckdb.DuckDBPyConnection]]:
+    there = duckdb.connect()
+    there.execute("set timezone = 'UTC'")
+    with molt_accel.spawn(arena="64MiB", threads=2) as here:
+        for name, table in (("orders", orders()), ("customers", customers())):
+            here.put(name, table)
+            there.register(name, table)
+        yield here, there
+
+
+def comparable(value: Any) -> Any:
+    """One form for what both mean the same by: numbers by value, moments as moments."""
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, (int, Decimal)):
+        return float(value)
+    if isinstance(value, dt.datetime):
+        return value.replace(tzinfo=None)
+    if isinstance(value, dt.date):
+        return dt.datetime(value.year, value.month, value.day)
+    return value
+
+
+def rows_of(table: pa.Table) -> list[tuple[Any, ...]]:
+    columns = [column.to_pylist() for column in table.columns]
+    rows = [tuple(map(comparable, row)) for row in zip(*columns, strict=True)]
+    return sorted(rows, key=lambda row: [(value is None, str(type(value)), _rounded(value)) for value in row])
+
+
+def _rounded(value: Any) -> Any:
+    return str(value) if not isinstance(value, float) else f"{value:.6e}"
+
+
+def agree(left: Any, right: Any) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return left == right or math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9)
+    return bool(left == right)
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
+def test_the_answer_is_duckdbs(both: Any, query: str) -> None:
+    here, there = both
+    theirs_sql = query
+    for ours, theirs in IN_DUCKDB.items():
+        theirs_sql = theirs_sql.replace(ours, theirs)
+    ours, theirs = here.query(query).to_pyarrow(), there.sql(theirs_sql).to_arrow_table()
+    left, right = rows_of(ours), rows_of(theirs)
+    assert len(left) == len(right)
+    assert [pair for pair in zip(left, right, strict=True) if not all(map(agree, *pair))] == []
+    ordered = " order by " in query.rsplit(")", 1)[-1]
+    if ordered:
+        first = [tuple(map(comparable, row.values())) for row in ours.to_pylist()]
+        assert first == [tuple(map(comparable, row.values())) for row in theirs.to_pylist()], "in the same order"
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(set(QUERIES)) == len(QUERIES) >= 60
