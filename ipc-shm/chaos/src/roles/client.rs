@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::blocks::Filled;
+use super::forks::Children;
 use super::{Break, Place, event_loop, until_input_ends};
 use crate::journal::{Event, Journal, Plan, Resend};
 use crate::payload::{self, Key};
@@ -224,7 +225,8 @@ impl Caller {
 
     fn calls(&self, thread: u8) {
         let mut random = StdRng::seed_from_u64(self.manner.seed ^ u64::from(thread) << 56);
-        let (mut held, mut filled) = (VecDeque::new(), VecDeque::new());
+        let (mut held, mut filled) = (VecDeque::<(Ask, Reply)>::new(), VecDeque::new());
+        let mut children = Children::default();
         while !self.is_over() {
             self.one(thread, &mut random, &mut held, &mut filled);
             if random.random_bool(0.02) {
@@ -233,11 +235,18 @@ impl Caller {
                     let _ = other.session().and_then(|session| session.block(payload::HEAD));
                 }
             }
+            if !held.is_empty() && random.random_bool(0.005) {
+                let pause = Duration::from_millis(random.random_range(1..50));
+                let look = || held.iter().for_each(|(ask, reply)| self.verify(ask, reply));
+                let forked = children.fork(pause, look);
+                forked.unwrap_or_else(|what| self.place.accuse(&what));
+            }
             if self.manner.pause_us > 0 {
                 std::thread::sleep(Duration::from_micros(random.random_range(0..self.manner.pause_us)));
             }
         }
         held.iter().for_each(|(ask, reply)| self.verify(ask, reply));
+        children.finish().unwrap_or_else(|what| self.place.accuse(&what));
         filled.iter().filter_map(|old| old.is_whole().err()).for_each(|what| self.place.accuse(&what));
     }
 }

@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod client;
 pub mod event_loop;
+pub mod forks;
 pub mod rude;
 pub mod worker;
 
