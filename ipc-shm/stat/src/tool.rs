@@ -16,16 +16,17 @@ use crate::watch;
 
 const EXAMPLES: &str = "\
 Examples:
-  molt-shm-stat                          every segment of this machine, a line each
+  molt-shm-stat                          every segment, a line each
   molt-shm-stat /molt0                   one segment, once
-  molt-shm-stat /molt0 --watch           the same live: rates, percentiles, rings, requests in flight
-  molt-shm-stat --socket /run/molt.sock  a segment without a name (molt_worker --memfd); with --watch too
-  molt-shm-stat /molt0 --json            once, for programs; --prometheus for a scrape
-  molt-shm-stat /molt0 --watch --plain   a block of lines every second, for a log
-  molt-shm-stat doctor                   what is wrong, and what to do; exit code 1 if anything is
-  molt-shm-stat clean                    remove what dead workers left behind
+  molt-shm-stat /molt0 --watch           the same, live
+  molt-shm-stat --socket /run/molt.sock  a segment without a name
+  molt-shm-stat /molt0 --json            for programs (or --prometheus)
+  molt-shm-stat /molt0 --watch --plain   for a log: lines every second
+  molt-shm-stat doctor                   what is wrong, and what to do
+  molt-shm-stat clean                    remove what dead workers left
 
-A segment is the shared memory of one molt_worker; its name is what `molt_worker --shm` was given, /molt0 if nothing.";
+A segment is the shared memory of one molt_worker. Its name is what
+`molt_worker --shm` was given; /molt0 if nothing was.";
 
 /// Shows what molt's workers do: requests, entries, clients, rings, memory.
 ///
@@ -42,7 +43,7 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
     json: bool,
     /// Show it live until q is pressed; ? explains the keys. Goes on when the worker dies and when the next one comes.
-    /// Where the output is no terminal, as with --plain.
+    /// Without a terminal it prints lines, as with --plain.
     #[arg(long)]
     watch: bool,
     /// With --watch: print a block of lines each time instead of drawing on the terminal.

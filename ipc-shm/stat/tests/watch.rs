@@ -12,6 +12,7 @@ use common::child::{self, Child};
 use common::echo::Echo;
 use common::worker::{attach, blueprint, listening};
 use common::{Names, call, request, small, until, within};
+use molt_ipc_shm::client::Request;
 use molt_ipc_shm::stats;
 use molt_ipc_shm::worker::{Host, Inflight, Service, Stop};
 use nix::sys::signal::Signal;
@@ -134,9 +135,12 @@ fn a_worker_is_watched_while_it_serves_hangs_dies_and_comes_back() {
 
     // A request that is not answered, with its age; then pages.
     let client = attach(&names);
-    let held = std::thread::spawn(move || call(&client, &request("keep", b"")).is_ok());
+    let held = std::thread::spawn(move || {
+        let patient = Request { timeout: Some(common::PATIENCE * 10), ..request("keep", b"") };
+        call(&client, &patient).is_ok()
+    });
     view.press(b"4");
-    shows(&view, &["[4 Requests]", "running keep", &std::process::id().to_string(), " in 1"]);
+    shows(&view, &["[4 Requests]", "running keep", &std::process::id().to_string(), " in "]);
     view.press(b"3");
     shows(&view, &["[3 Channels]", "answer ring", "rings of 32KiB"]);
     view.press(b"\t");

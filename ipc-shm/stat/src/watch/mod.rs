@@ -3,6 +3,9 @@
 //! `source` finds the segment, `snapshot` and `requests` read it, `history` compares two readings, `health` judges, `view`
 //! draws, `terminal` takes the terminal and gives it back.
 
+#[cfg(test)]
+#[path = "../../../tests/common/mod.rs"]
+mod common;
 mod health;
 mod history;
 mod requests;

@@ -149,3 +149,54 @@ fn frames(segment: &Segment, index: u32, now_ns: u64) -> Vec<Frame> {
     });
     heads.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use molt_ipc_shm::client::{LoopChannel, Submitted};
+    use molt_ipc_shm::os::now_ns;
+
+    use super::{Age, Found, Open, of_channel};
+    use crate::watch::common::worker::ThreadWorker;
+    use crate::watch::common::{PATIENCE, request, until};
+
+    /// What is open on the only channel in use.
+    fn open(worker: &ThreadWorker) -> Found {
+        of_channel(&worker.host.segment, 0, 7, now_ns(), 0)
+    }
+
+    fn only(worker: &ThreadWorker) -> Option<Open> {
+        <[Open; 1]>::try_from(open(worker).listed).ok().map(|[open]| open)
+    }
+
+    #[test]
+    fn a_request_is_found_with_its_age_and_without_once_its_frame_is_gone() {
+        let worker = ThreadWorker::start();
+        let client = worker.client();
+        let mut channel = LoopChannel::open(&client.session().expect("a session")).expect("a channel");
+        let began = now_ns();
+        assert!(matches!(channel.submit(&request("keep", b"")), Submitted::Id(_)));
+        until("it runs", || only(&worker).is_some_and(|open| open.running));
+        let found = only(&worker).expect("one request");
+        assert_eq!((found.channel, found.pid, found.entry.as_deref()), (0, 7, Some("keep")));
+        assert!(matches!(found.age, Age::Exactly(ns) if ns <= now_ns() - began), "{found:?}");
+        assert!(found.left_ns.is_some_and(|left| left > 0 && left < PATIENCE.as_nanos() as i64), "{found:?}");
+        until("it grows older", || only(&worker).is_some_and(|later| later.age.ns() > found.age.ns()));
+
+        // A request that is not started, beside it.
+        assert!(matches!(channel.submit(&request("queue", b"")), Submitted::Id(_)));
+        until("it is queued", || {
+            let found = open(&worker);
+            (found.queued, found.running) == (1, 1) && found.listed[1].entry.as_deref() == Some("queue")
+        });
+
+        // The ring comes around: what is open is known from its cell alone.
+        until("both frames are overwritten", || {
+            while !matches!(channel.submit(&request("echo", &[0xff; 3000])), Submitted::Id(_)) {
+                channel.poll(32);
+            }
+            channel.poll(32);
+            let listed = open(&worker).listed;
+            listed.iter().filter(|open| open.age == Age::AtLeast(0) && open.entry.is_none()).count() >= 2
+        });
+    }
+}

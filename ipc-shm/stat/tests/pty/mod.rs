@@ -25,7 +25,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts it on a terminal of 80 columns and 24 lines. `setsid --ctty` makes it the program's own: what it asks about
+    /// Starts it on a terminal of 80 columns and 24 lines. `setsid -c` makes it the program's own: what it asks about
     /// its terminal is then not answered by the one that the tests run on.
     pub fn run(program: &str, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let size = Winsize { ws_row: LINES.get(), ws_col: COLUMNS.get(), ws_xpixel: 0, ws_ypixel: 0 };
@@ -33,7 +33,7 @@ impl Terminal {
         let before = tcgetattr(&pair.slave).expect("its settings");
         let side = || Stdio::from(pair.slave.try_clone().expect("a descriptor"));
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program).args(args).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        command.arg("-c").arg(program).args(args).env("TERM", "xterm-256color").env_remove("NO_COLOR");
         command.envs(environment.iter().copied()).stdin(side()).stdout(side()).stderr(side());
         let child = command.spawn().expect("the program (setsid, of util-linux, starts it)");
         let screen = Arc::new(Mutex::new(vt100::Parser::new(LINES, COLUMNS, 0)));

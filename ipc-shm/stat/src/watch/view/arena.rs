@@ -24,7 +24,7 @@ const OWNERS: [Column; 6] = [
 ];
 
 /// Colours of sessions, in turn; the worker and nobody have their own.
-const SESSIONS: [Color; 4] = [Color::Green, Color::Magenta, Color::Blue, Color::Yellow];
+const SESSIONS: [Color; 4] = [Color::Green, Color::Magenta, Color::Blue, Color::LightMagenta];
 
 fn style(now: &Snapshot, owner: u16) -> Style {
     match owner {

@@ -20,7 +20,7 @@ const SESSIONS: [Column; 9] = [
     ("in flight", 9, true),
     ("leases", 6, true),
     ("arena", 8, true),
-    ("req ring", 9, false),
+    ("req ring", 0, false),
     ("ans ring", 0, false),
 ];
 
@@ -29,10 +29,10 @@ const CHANNELS: [Column; 8] = [
     ("slot", 4, true),
     ("pid", 8, true),
     ("state", 7, false),
-    ("request ring", 17, false),
-    ("answer ring", 17, false),
+    ("request ring", 0, false),
+    ("answer ring", 0, false),
     ("queued", 7, true),
-    ("running", 0, true),
+    ("running", 7, true),
 ];
 
 fn state(state: &'static str) -> Line<'static> {
@@ -52,13 +52,20 @@ fn ring(used: Option<u64>, capacity: u64, columns: usize) -> Line<'static> {
     line
 }
 
+/// Columns of a bar where two rings share what the other columns leave of a line, each with its figure of five.
+fn bar_columns(columns: &[Column], width: u16) -> usize {
+    let fixed: u16 = columns.iter().map(|(_, width, _)| width + 1).sum();
+    usize::from((width + 1).saturating_sub(fixed) / 2).saturating_sub(5).clamp(1, 40)
+}
+
 /// The fullest of some rings; one that cannot be is worse than a full one.
 fn fullest<'a>(channels: impl Iterator<Item = &'a Channel>, of: impl Fn(&Channel) -> Option<u64>) -> Option<u64> {
     channels.map(of).max_by_key(|used| used.unwrap_or(u64::MAX)).unwrap_or(Some(0))
 }
 
 /// Sessions as a table, each with the fullest of its rings.
-pub fn sessions(now: &Snapshot) -> List<'_> {
+pub fn sessions(now: &Snapshot, width: u16) -> List<'_> {
+    let columns = bar_columns(&SESSIONS, width);
     let rows = now.sessions.iter().map(|session| {
         let own = || now.channels.iter().filter(|channel| channel.session == session.slot);
         vec![
@@ -69,8 +76,8 @@ pub fn sessions(now: &Snapshot) -> List<'_> {
             Line::raw(count(session.in_flight.into())),
             Line::raw(count(session.leases.into())),
             Line::raw(bytes(session.arena_bytes)),
-            ring(fullest(own(), |channel| channel.requests), now.ring_bytes, 4),
-            ring(fullest(own(), |channel| channel.responses), now.ring_bytes, 4),
+            ring(fullest(own(), |channel| channel.requests), now.ring_bytes, columns),
+            ring(fullest(own(), |channel| channel.responses), now.ring_bytes, columns),
         ]
     });
     List {
@@ -84,14 +91,15 @@ pub fn sessions(now: &Snapshot) -> List<'_> {
 
 /// The page.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, now: &Snapshot, chosen: &mut Chosen) {
+    let columns = bar_columns(&CHANNELS, area.width);
     let rows = now.channels.iter().map(|channel| {
         vec![
             Line::raw(channel.index.to_string()),
             Line::raw(channel.session.to_string()),
             Line::raw(channel.pid.to_string()),
             state(channel.state),
-            ring(channel.requests, now.ring_bytes, 12),
-            ring(channel.responses, now.ring_bytes, 12),
+            ring(channel.requests, now.ring_bytes, columns),
+            ring(channel.responses, now.ring_bytes, columns),
             Line::raw(count(channel.queued.into())),
             Line::raw(count(channel.running.into())),
         ]

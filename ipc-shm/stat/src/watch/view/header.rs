@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::paint::{ACCENT, QUIET, STRONG, fit, of, plural};
+use super::paint::{ACCENT, PLAIN, QUIET, STRONG, fit, of, plural};
 use super::{Chosen, Pane, Seen};
 use crate::units::{duration, percent, plain, rate, whole};
 use crate::watch::health::{Level, verdict};
@@ -29,7 +29,7 @@ pub fn lines(seen: &Seen<'_>, width: u16) -> Vec<Line<'static>> {
     if let [line] = &mut lines[..] {
         for figure in figures(seen, now) {
             if line.width() + Span::raw(figure.as_str()).width() <= usize::from(width) {
-                line.push_span(Span::raw(figure));
+                line.push_span(Span::styled(figure, PLAIN));
             }
         }
     }

@@ -41,7 +41,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, seen: &Seen<'_>, now: &Snapshot) 
     list.draw_top(frame, entries_at, '2');
     arena::draw_small(frame, arena_at, now);
     requests::list(now, area.width).draw_top(frame, requests_at, '4');
-    channels::sessions(now).draw_top(frame, sessions_at, '3');
+    channels::sessions(now, area.width).draw_top(frame, sessions_at, '3');
 }
 
 fn traffic(frame: &mut Frame<'_>, area: Rect, seen: &Seen<'_>, now: &Snapshot) {

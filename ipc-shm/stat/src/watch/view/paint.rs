@@ -10,6 +10,8 @@ use crate::watch::health::Level;
 pub const QUIET: Style = Style::new().fg(Color::DarkGray);
 /// What one looks for.
 pub const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+/// In the terminal's own colour, also within something coloured.
+pub const PLAIN: Style = Style::new().fg(Color::Reset);
 /// Curves, bars, the chosen tab.
 pub const ACCENT: Style = Style::new().fg(Color::Cyan);
 
@@ -45,7 +47,7 @@ pub fn bar(share: f64, columns: usize) -> Line<'static> {
 /// A line across with a title at its left, and perhaps something at its right.
 pub fn rule<'a>(title: &str, right: &str) -> Block<'a> {
     let block = Block::new().borders(Borders::TOP).border_style(QUIET);
-    let block = block.title_top(Span::styled(format!(" {title} "), STRONG));
+    let block = block.title_top(Span::styled(format!(" {title} "), PLAIN.patch(STRONG)));
     if right.is_empty() { block } else { block.title_top(Line::styled(format!(" {right} "), QUIET).right_aligned()) }
 }
 

@@ -1,8 +1,5 @@
 //! What is seen, on screens of several sizes, of segments in several states.
 
-#[path = "../../../../tests/common/mod.rs"]
-mod common;
-
 use std::collections::VecDeque;
 
 use molt_ipc_shm::doctor::{Finding, Ill};
@@ -14,6 +11,7 @@ use ratatui::backend::TestBackend;
 
 use super::sample::{busy, stats};
 use super::{Chosen, Pane, Seen, draw};
+use crate::watch::common;
 use crate::watch::history::{EntryRates, History, Rates};
 use crate::watch::requests::Age;
 use crate::watch::snapshot::Snapshot;
@@ -63,8 +61,8 @@ fn every_page_shows_names_and_figures_whole_on_80_columns() {
                 "summary_of_orders_by…       0      –      –      – │     12 25.2ms 54.5ms  1.54s",
                 "31MiB of 256MiB used, longest free run 225MiB",
                 "2.50s running molt.query                     in 2.50s    23072     0     4711",
-                "   0    23072 active         2         2      1    20MiB ██··  50% ▏···  <1%",
-                "   5  4194304 active         2         0      1       0B ····   0% ███▉  97%",
+                "   0    23072 active         2         2      1    20MiB ███···  50% ▏·····  <1%",
+                "   5  4194304 active         2         0      1       0B ······   0% █████▉  97%",
             ],
         ),
         (Pane::Entries, &["entry                 calls/s    p50    p95    p99 │  calls    p50    p95    p99", "echo"]),
@@ -72,9 +70,9 @@ fn every_page_shows_names_and_figures_whole_on_80_columns() {
             Pane::Channels,
             &[
                 "3 channels of 320, rings of 32KiB each",
-                "   ch slot      pid state   request ring      answer ring        queued  running",
-                "    0    0    23072 active  ██████······  50% ▏···········  <1%       1        1",
-                "    3    5  4194304 active  ············   0% ███████████▋  97%       0        0",
+                "   ch slot      pid state   request ring       answer ring        queued running",
+                "    0    0    23072 active  ██████······  50%  ▏···········  <1%       1       1",
+                "    3    5  4194304 active  ············   0%  ███████████▋  97%       0       0",
             ],
         ),
         (Pane::Requests, &["     age state   entry                          deadline      pid    ch       id"]),
