@@ -50,6 +50,11 @@ RACES = {
 }
 
 
+# Tests whose child may map only so much: the address sanitizer itself maps terabytes, and the child would not start. The fuzz
+# target `table` does the same under it, with a limit of the fuzzer's own.
+LIMITED = ["declared_sizes_are_never_allocated_unseen", "a_table_cut_anywhere_is_an_error", "flipped_bits_are_an_error_or_a_sound_table"]
+
+
 def fail(what: str) -> None:
     sys.exit(f"sanitize: {what}")
 
@@ -186,12 +191,13 @@ def address(out: Path, arguments: list[str]) -> None:
     if code == 0 or "heap-buffer-overflow" not in said:
         fail(f"the address sanitizer does not see a read behind an allocation: it ended with {code}\n{said}")
     show("a read behind an allocation, made on purpose: found", started)
-    command = ["cargo", "test", "--release", "--locked", "--config", HERE / "address.toml", "--target", host()]
+    command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", "--config", HERE / "address.toml", "--target", host()]
     command += ["--target-dir", out, "--manifest-path", CRATE / "Cargo.toml"]
-    # Some tests look at descriptors, children and names of their own process; and at most so many workers at once.
-    options = {"ASAN_OPTIONS": f"detect_stack_use_after_return=1:{os.environ.get('ASAN_OPTIONS', '')}"}
+    # A segment that is cut short ends its worker by a signal, and a test waits for that.
+    options = {"ASAN_OPTIONS": f"detect_stack_use_after_return=1:handle_sigbus=0:{os.environ.get('ASAN_OPTIONS', '')}"}
     environ = {key: value for key, value in os.environ.items() if key not in ("RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS")}
-    code = subprocess.run([*command, *(arguments or ["--lib", "--tests"])], env=environ | options | {"RUSTC_BOOTSTRAP": "1"}).returncode
+    command += [*(arguments or ["--lib", "--tests"]), "--", *(f"--skip={name}" for name in LIMITED)]
+    code = subprocess.run(command, env=environ | options | {"RUSTC_BOOTSTRAP": "1"}).returncode
     if code != 0:
         fail(f"the tests under the address sanitizer ended with {code}")
 
