@@ -6,9 +6,11 @@ mod common;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Instant;
 
 use common::worker::{ThreadWorker, spawn};
-use common::{Names, child};
+use common::{Names, PATIENCE, child};
 
 #[test]
 fn child_role() {
@@ -67,17 +69,19 @@ fn a_log_goes_on_when_the_worker_dies_and_when_the_next_one_comes() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the tool");
-    let mut lines = BufReader::new(tool.stdout.take().expect("its output")).lines();
-    // The test's own time limit is the runner's: a line that never comes is what this is about.
-    let mut until = |words: &[&str]| {
-        for line in lines.by_ref() {
-            let line = line.expect("text");
+    let (say, said) = mpsc::channel();
+    let lines = BufReader::new(tool.stdout.take().expect("its output")).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| say.send(line)));
+    let until = |words: &[&str]| {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = said.recv_timeout(left).unwrap_or_else(|error| panic!("{error}: it never said {words:?}"));
             assert!(!line.contains('\x1b'), "{line:?}");
             if words.iter().all(|word| line.contains(word)) {
                 return;
             }
         }
-        panic!("it ended before it said {words:?}");
     };
     until(&["worker", "serving", &worker.pid().to_string()]);
     worker.kill();
