@@ -120,7 +120,7 @@ SECONDS ?= 60
 
 .PHONY: fuzz-programs
 fuzz-programs:
-	@$(STEP) 'Fuzz targets (the first time compiles libFuzzer, and Arrow under the sanitizer: 5 minutes on 2 cores)'
+	@$(STEP) 'Fuzz targets (the first time compiles libFuzzer, and Arrow under the sanitizer: 5 to 8 minutes on 2 cores)'
 	RUSTC_BOOTSTRAP=1 $(CARGO) build --release --config ipc-shm/fuzz/libfuzzer.toml --manifest-path ipc-shm/fuzz/Cargo.toml \
 	  --features libfuzzer --target $(HOST) --target-dir $(FUZZ)
 
