@@ -90,7 +90,7 @@ bench: build transport-bench
 test: test-transport test-proofs test-chaos test-entries test-engine test-python
 
 # Tests in which it makes a difference whether the segment has a name; the others map no segment, or are about names.
-NAMELESS_TESTS := calls deaths faults fork hostile loops pins start strangers
+NAMELESS_TESTS := calls deaths faults fork hostile loops pins queue start strangers
 
 .PHONY: test-transport
 test-transport:

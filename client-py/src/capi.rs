@@ -128,7 +128,7 @@ unsafe fn address(shm: *const c_char, socket: *const c_char) -> Result<Address, 
 /// The version of this ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_abi_version() -> u32 {
-    3
+    4
 }
 
 /// Attaches to the segment of that name. `socket` may be NULL; with it, `shm` may be: the worker is then found by its socket
@@ -185,6 +185,39 @@ pub extern "C" fn molt_fork_in_parent() {
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_fork_in_child() {
     forks::in_child();
+}
+
+/// Looks for the worker's successor, for a tenth of a second at most and without any other effect. 0: there is a session.
+/// 1: not yet, look again. 2: nobody serves and nobody is about to, see `*outcome` and `err`.
+/// `absent_ms`, `restart_ms`: how long to look where nobody, or somebody, is about to serve.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn molt_reattach(
+    client: *mut MoltClient,
+    absent_ms: u64,
+    restart_ms: u64,
+    outcome: *mut i32,
+    err: *mut c_char,
+    err_cap: usize,
+) -> i32 {
+    // SAFETY: the C caller promises valid pointers for the time of the call.
+    unsafe {
+        let client = (*client).0.clone();
+        let (absent, restart) = (Duration::from_millis(absent_ms), Duration::from_millis(restart_ms));
+        match guarded(|| client.reattach(absent, restart)) {
+            Ok(found) => i32::from(!found),
+            Err(failure) => {
+                report(&failure, outcome, err, err_cap);
+                2
+            }
+        }
+    }
+}
+
+/// Whether there is a session whose worker serves. Waits for nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn molt_is_attached(client: *mut MoltClient) -> i32 {
+    // SAFETY: the C caller promises a valid pointer.
+    i32::from(unsafe { (*client).0.present() }.is_some())
 }
 
 /// In a forked child: closes the inherited sockets, forgets the rest.
@@ -463,7 +496,8 @@ pub unsafe extern "C" fn molt_loop_fd(channel: *mut MoltLoop) -> i32 {
     unsafe { (*channel).0.fd() }
 }
 
-/// 0: submitted under `*id`. 1: no room now. 2: refused, see `*outcome` and `err`.
+/// 0: submitted under `*id`. 1: no room now. 2: refused, see `*outcome` and `err`. 3: the worker is gone, nothing was
+/// sent: see molt_reattach.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_loop_submit(
     channel: *mut MoltLoop,
@@ -513,7 +547,11 @@ pub unsafe extern "C" fn molt_loop_submit(
                 0
             }
             Ok(Submitted::Full) => 1,
-            Ok(Submitted::Refused(failure) | Submitted::Gone(failure)) | Err(failure) => {
+            Ok(Submitted::Gone(failure)) => {
+                report(&failure, outcome, err, err_cap);
+                3
+            }
+            Ok(Submitted::Refused(failure)) | Err(failure) => {
                 report(&failure, outcome, err, err_cap);
                 2
             }

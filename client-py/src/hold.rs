@@ -7,7 +7,9 @@ use std::time::Duration;
 use arrow_array::RecordBatchIterator;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use molt_ipc_shm::Outcome;
-use molt_ipc_shm::client::{Body, Client, ClientBlock, Failure, LoopChannel, Payload, Reply, Request, Submitted};
+use molt_ipc_shm::client::{
+    Body, Client, ClientBlock, Failure, LoopChannel, Payload, Reply, Request, Session, Submitted,
+};
 use molt_ipc_shm::table::{Encoded, Table};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
@@ -107,18 +109,23 @@ pub struct LoopHold {
     client: Arc<Client>,
     /// Holds the doorbells of all channels below: readable when one of them is.
     epoll: Epoll,
-    channel: LoopChannel,
+    /// To the worker that serves; none until there is one.
+    channel: Option<LoopChannel>,
     /// Channels to former workers, until the last request on each has ended.
     former: Vec<LoopChannel>,
 }
 
 impl LoopHold {
-    /// A channel of its own.
+    /// A channel of its own, opened at once if the worker serves.
     pub fn open(client: Arc<Client>) -> Result<Self, Failure> {
-        let channel = LoopChannel::open(&client.session()?)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(no_epoll)?;
-        watch(&epoll, &channel)?;
-        Ok(Self { client, epoll, channel, former: Vec::new() })
+        let mut own = Self { client, epoll, channel: None, former: Vec::new() };
+        let opened = own.client.present().map(|session| own.move_to(&session).map(drop));
+        match opened {
+            // A worker that has just died: its successor is looked for when there is something to send.
+            Some(Err(failure)) if failure.outcome != Outcome::Unavailable => Err(failure),
+            _ => Ok(own),
+        }
     }
 
     /// Readable when there is something to poll.
@@ -126,34 +133,44 @@ impl LoopHold {
         self.epoll.0.as_raw_fd()
     }
 
-    /// Sends a request; to the worker's successor if the worker is gone.
+    /// Sends a request; to the worker's successor if the worker is gone. [`Submitted::Gone`] when there is none yet: an
+    /// event loop looks for it elsewhere, since that takes time.
     pub fn submit(&mut self, request: &Request<'_>) -> Submitted {
-        if self.channel.session().is_dead()
-            && let Err(failure) = self.move_over()
-        {
-            return Submitted::Refused(failure);
+        if let Some(channel) = self.channel.as_mut().filter(|channel| !channel.session().is_dead()) {
+            match channel.submit(request) {
+                Submitted::Gone(_) => {}
+                other => return other,
+            }
         }
-        match self.channel.submit(request) {
-            Submitted::Gone(failure) => match self.move_over() {
-                Ok(()) => self.channel.submit(request),
-                Err(_) => Submitted::Refused(failure),
-            },
-            other => other,
+        match self.move_over() {
+            Ok(channel) => channel.submit(request),
+            Err(none) => none,
         }
     }
 
-    fn move_over(&mut self) -> Result<(), Failure> {
-        let channel = LoopChannel::open(&self.client.session()?)?;
+    fn move_over(&mut self) -> Result<&mut LoopChannel, Submitted> {
+        let Some(session) = self.client.present() else {
+            let text = "the worker is gone, and the next one does not serve yet";
+            return Err(Submitted::Gone(Failure::new(Outcome::Unavailable, text)));
+        };
+        self.move_to(&session).map_err(|failure| match failure.outcome {
+            Outcome::Unavailable => Submitted::Gone(failure), // it has gone in its turn
+            _ => Submitted::Refused(failure),
+        })
+    }
+
+    fn move_to(&mut self, session: &Arc<Session>) -> Result<&mut LoopChannel, Failure> {
+        let channel = LoopChannel::open(session)?;
         watch(&self.epoll, &channel)?;
         // What is in flight on the old one may still be answered: a worker that stops finishes what it runs.
-        self.former.push(std::mem::replace(&mut self.channel, channel));
-        Ok(())
+        self.former.extend(self.channel.take());
+        Ok(self.channel.insert(channel))
     }
 
     /// What is ready, at most `most`.
     pub fn poll(&mut self, most: usize) -> Vec<(u64, Result<Reply, Failure>)> {
         let mut ready = Vec::new();
-        for channel in self.former.iter_mut().chain([&mut self.channel]) {
+        for channel in self.former.iter_mut().chain(&mut self.channel) {
             if ready.len() >= most {
                 break;
             }
@@ -184,12 +201,12 @@ impl LoopHold {
 
     /// Takes a request back.
     pub fn cancel(&mut self, id: u64) {
-        self.former.iter_mut().chain([&mut self.channel]).for_each(|channel| channel.cancel(id));
+        self.former.iter_mut().chain(&mut self.channel).for_each(|channel| channel.cancel(id));
     }
 
     /// Takes back what is in flight and gives the channel back.
     pub fn close(self) {
-        self.former.into_iter().chain([self.channel]).for_each(LoopChannel::close);
+        self.former.into_iter().chain(self.channel).for_each(LoopChannel::close);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use molt_ipc_shm::Address;
+use molt_ipc_shm::worker::default_socket;
 
 /// Runs the entries of a manifest for the Django processes of this machine, over shared memory.
 #[derive(Debug, Clone, Parser)]
@@ -15,6 +17,7 @@ use clap::Parser;
         molt_worker --shm /shop --socket /run/shop/molt.sock --threads 8\n  \
         molt_worker --memfd --socket /run/molt.sock      no /dev/shm: for containers that share a socket alone\n  \
         molt_worker --supervise                          restarts the worker when it dies\n  \
+        kill -HUP SUPERVISOR                             starts the program at the same path anew and moves over to it\n  \
         molt_worker --replace                            takes over from a running worker of that name\n\n\
         What runs: `molt-shm-stat`. Logs go to standard error; MOLT_LOG=debug shows more."
 )]
@@ -41,15 +44,68 @@ pub struct Arguments {
     /// Requests that may wait for a thread; one more is answered Busy at once.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue: u32,
-    /// Stay as a supervisor and start the worker again when it dies, with growing pauses.
+    /// Stay as a supervisor: start the worker again when it dies, with growing pauses, while clients wait in the queue of
+    /// its socket. SIGHUP starts a new worker and lets the old one finish and leave once the new one serves.
     #[arg(long)]
     pub supervise: bool,
-    /// Take the name over from a running worker, which then finishes what it runs and leaves.
+    /// Take the name over from a running worker, which finishes what it runs and leaves once this one serves.
     #[arg(long)]
     pub replace: bool,
     /// Refuse ad-hoc SQL (`client.query`); SQL entries of the manifest still run.
     #[arg(long)]
     pub no_adhoc_sql: bool,
+    /// What a supervisor hands to the worker that it starts.
+    #[arg(long, hide = true, value_name = "FD,INODE,FD,FIRST", value_parser = parse_handed)]
+    pub supervised: Option<Handed>,
+}
+
+/// What a supervisor hands to its worker: the socket where clients may wait already, and a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handed {
+    /// The listening socket's descriptor.
+    pub listener: i32,
+    /// The inode of the socket's path.
+    pub inode: u64,
+    /// The pipe's descriptor: a byte there says that the worker serves.
+    pub ready: i32,
+    /// It is the supervisor's first worker: a dead one's name is taken only if nobody starts that again.
+    pub first: bool,
+}
+
+impl std::fmt::Display for Handed {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{},{},{},{}", self.listener, self.inode, self.ready, self.first)
+    }
+}
+
+fn parse_handed(text: &str) -> Result<Handed, String> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let parse = |parts: [&str; 4]| {
+        let [listener, inode, ready, first] = parts;
+        Some(Handed {
+            listener: listener.parse().ok()?,
+            inode: inode.parse().ok()?,
+            ready: ready.parse().ok()?,
+            first: first.parse().ok()?,
+        })
+    };
+    <[&str; 4]>::try_from(parts).ok().and_then(parse).ok_or_else(|| "only a supervisor says this".to_owned())
+}
+
+impl Arguments {
+    /// Where the worker is found.
+    pub fn address(&self) -> Address {
+        match self.memfd {
+            true => Address::Socket(self.socket()),
+            false => Address::Name { shm: self.shm.clone(), socket: None },
+        }
+    }
+
+    /// Where the worker listens. The segment carries the path to processes with other working folders.
+    pub fn socket(&self) -> PathBuf {
+        let socket = self.socket.clone().unwrap_or_else(|| default_socket(&self.shm));
+        std::path::absolute(&socket).unwrap_or(socket)
+    }
 }
 
 /// How large the arena is.
@@ -90,6 +146,15 @@ fn parse_arena(text: &str) -> Result<Arena, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_supervisor_hands_over_is_read_as_it_was_written() {
+        let handed = Handed { listener: 5, inode: 77, ready: 6, first: true };
+        assert_eq!(parse_handed(&handed.to_string()), Ok(handed));
+        for wrong in ["", "5", "5,77,6", "5,77,6,true,1", "a,77,6,true"] {
+            assert!(parse_handed(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_with_their_units() {

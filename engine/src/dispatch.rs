@@ -11,7 +11,7 @@ use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::table::Encoded;
 use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Placed, Probe, Service, Stop};
 use molt_ipc_shm::{Codec, Outcome, stats};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use crate::alloc::Taken;
 use crate::body;
@@ -21,6 +21,7 @@ use crate::failure::Failure;
 
 /// How long a call may take when neither it nor its entry says.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+const NOT_STARTED: &str = "the worker is stopping; this request was not started";
 /// A scratch buffer larger than this is given back after the request.
 const SCRATCH_KEPT: usize = 16 << 20;
 
@@ -28,6 +29,8 @@ const SCRATCH_KEPT: usize = 16 << 20;
 pub struct Dispatcher {
     shared: Arc<Shared>,
     queue: Option<Sender<Inflight>>,
+    /// The queue's other end, to empty it when the worker stops.
+    waiting: Receiver<Inflight>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -58,7 +61,7 @@ impl Dispatcher {
             std::thread::Builder::new().name(format!("molt-run-{index}")).spawn(run)
         };
         let threads = (0..threads).map(spawn).collect::<std::io::Result<_>>()?;
-        Ok(Self { shared, queue: Some(sender), threads })
+        Ok(Self { shared, queue: Some(sender), waiting: receiver, threads })
     }
 }
 
@@ -104,6 +107,17 @@ impl Service for Dispatcher {
             let text =
                 format!("the worker's queue is full: {size} requests wait; hint: try again later, or raise --queue");
             request.answer(Answer::failure(Outcome::Busy, text));
+        }
+    }
+
+    fn stopping(&self) {
+        // Their threads may be busy for long yet: whoever waits here learns at once that another worker is to be asked.
+        for request in self.waiting.try_iter() {
+            self.shared.host.queued.fetch_sub(1, Ordering::Relaxed);
+            request.answer(Answer::failure(Outcome::Unavailable, NOT_STARTED));
+        }
+        if self.shared.stop.is_leaving() {
+            info!("a successor serves: what runs is finished here, the rest is for the successor");
         }
     }
 
@@ -154,8 +168,7 @@ impl Shared {
             return request.answer(Answer { metrics, ..Answer::failure(Outcome::Timeout, text) });
         }
         if self.stop.is_wanted() {
-            let text = "the worker is stopping; this request was not started";
-            return request.answer(Answer::failure(Outcome::Unavailable, text));
+            return request.answer(Answer::failure(Outcome::Unavailable, NOT_STARTED));
         }
         if !request.begin() {
             return request.answer(Answer::failure(Outcome::Cancelled, "taken back before it was started"));

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let _ = nix::sys::prctl::set_thp_disable(true);
     // A panic is one request's error: a line in the log, not a stack trace.
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
-    let ended = if arguments.supervise { supervise::run() } else { worker::run(&arguments) };
+    let ended = if arguments.supervise { supervise::run(&arguments) } else { worker::run(&arguments) };
     ended.unwrap_or_else(|message| {
         eprintln!("molt_worker: {message}");
         ExitCode::FAILURE

@@ -1,20 +1,21 @@
 //! A worker from start to stop.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::nameless;
-use molt_ipc_shm::segment::{Blueprint, OwnedSegment, auto_arena};
-use molt_ipc_shm::stats;
-use molt_ipc_shm::worker::{Poller, Stop, default_socket};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
+use molt_ipc_shm::segment::{Blueprint, Claim, OwnedSegment, SegmentError, auto_arena};
+use molt_ipc_shm::socket_path::PathError;
+use molt_ipc_shm::worker::{Listener, Poller, StartError, Stop};
+use molt_ipc_shm::{os, stats};
+use nix::sys::signal::{SigSet, Signal};
 use tracing::{info, warn};
 
-use crate::arguments::{Arena, Arguments};
+use crate::arguments::{Arena, Arguments, Handed};
 use crate::dispatch::Dispatcher;
 use crate::entries::{self, Registry};
 use crate::manifest::Manifest;
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The exit code of a worker that has served and failed: a supervisor starts it again.
 const FAILED_LATER: u8 = 3;
+/// The exit code of a supervised worker whose name is another's by now: its supervisor has nothing to do any more.
+pub const NAME_TAKEN: u8 = 4;
 /// Signals within this time mean one and the same stop.
 const ONE_STOP: Duration = Duration::from_millis(500);
 
@@ -62,13 +65,32 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         stats::name_entry(&segment.map, &segment.geometry, entry.slot, &entry.name, limit, entry.idempotent);
     }
     let names = registry.names.join(" ");
-    let mut poller = Poller::new(owned).map_err(|error| error.to_string())?;
+    let handed = arguments.supervised.map(|handed| adopt(handed, &plan)).transpose()?;
+    let (listener, ready) = handed.map_or((None, None), |(listener, ready)| (Some(listener), Some(ready)));
+    let poller = match listener {
+        Some(listener) => Poller::listening(owned, listener),
+        None => Poller::new(owned),
+    };
+    let mut poller = poller.map_err(|error| error.to_string())?;
     sql.catalog().move_into(poller.host())?;
     let dispatcher = Dispatcher::new(registry, poller.host().clone(), threads, arguments.queue as usize, stop.clone())
         .map_err(|error| format!("cannot start {threads} threads: {error}"))?;
     watch_signals(signals, stop.clone(), poller.waker())?;
     let _ = entries::started();
-    let previous = poller.open(arguments.replace).map_err(|error| error.to_string())?;
+    let former = match (poller.open_with(claim(arguments)), &ready) {
+        (Ok(former), _) => former,
+        (
+            Err(
+                error @ (StartError::Segment(SegmentError::Alive { .. } | SegmentError::Supervised { .. })
+                | StartError::Path(PathError::Alive { .. })),
+            ),
+            Some(_),
+        ) => {
+            eprintln!("molt_worker: {error}");
+            return Ok(ExitCode::from(NAME_TAKEN));
+        }
+        (Err(error), _) => return Err(error.to_string()),
+    };
     info!(
         shm = if arguments.memfd { "none (memfd)" } else { &arguments.shm },
         socket = %plan.socket.display(),
@@ -79,20 +101,45 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         ready_ms = began.elapsed().as_millis() as u64,
         "molt_worker serves"
     );
-    if let Some(pid) = previous {
-        info!(pid, "taking over: the former worker is told to finish and leave");
-        if let Err(errno) = kill(Pid::from_raw(pid as i32), Signal::SIGTERM) {
-            warn!(pid, %errno, "the former worker could not be told");
+    if let Some(former) = former {
+        let pid = former.pid;
+        match former.leave() {
+            Ok(()) => info!(pid, "took over: the former worker finishes what it runs and leaves"),
+            Err(error) => warn!(pid, %error, "took over, but the former worker could not be told to leave"),
         }
+    }
+    if let Some(mut ready) = ready {
+        // A supervisor that is gone has said so by a signal.
+        let _ = ready.write_all(&[1]);
     }
     let served = poller.run(&dispatcher, &stop, PATIENCE);
     if let Err(error) = &served {
         warn!(%error, "the poller failed");
+        if arguments.supervised.is_some() {
+            poller.keep_name();
+        }
     }
     info!("molt_worker stops");
     drop(dispatcher);
     drop(poller);
     Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED_LATER) })
+}
+
+/// Which names this start may take.
+fn claim(arguments: &Arguments) -> Claim {
+    match arguments.supervised {
+        _ if arguments.replace => Claim::Anybodys,
+        Some(handed) if !handed.first => Claim::Restart,
+        _ => Claim::Free,
+    }
+}
+
+/// Takes what a supervisor has left open.
+fn adopt(handed: Handed, plan: &Blueprint) -> Result<(Listener, File), String> {
+    let inherited = |number| os::inherited(number).map_err(|error| format!("descriptor {number}: {error}"));
+    let ready = File::from(inherited(handed.ready)?);
+    let listener = Listener::inherited(inherited(handed.listener)?, handed.inode, plan.socket.clone());
+    Ok((listener.map_err(|error| error.to_string())?, ready))
 }
 
 fn cores() -> usize {
@@ -122,9 +169,7 @@ fn blueprint(arguments: &Arguments, entries: usize, tables: u64) -> Result<(Blue
     let mut geometry = Geometry::for_arena(bytes);
     geometry.entries = geometry.entries.max(entries as u32);
     let bytes = geometry.arena_bytes() as u64;
-    let socket = arguments.socket.clone().unwrap_or_else(|| default_socket(&arguments.shm));
-    // The header carries the path to processes with other working folders.
-    let socket = std::path::absolute(&socket).unwrap_or_else(|_| PathBuf::from(&socket));
+    let socket = arguments.socket();
     Ok((Blueprint { geometry, socket, max_body: bytes / 2, session_quota: bytes / 4 * 3 }, note))
 }
 

@@ -40,19 +40,20 @@ impl Address {
             Self::Name { shm, .. } => Segment::open(shm).map_err(unavailable),
             Self::Socket(path) => match dial::look(path, Instant::now() + wait) {
                 Ok((segment, _)) => Ok(segment),
-                Err(failure) => held_for(path).ok_or(failure),
+                Err(failure) => held_for(path, None).ok_or(failure),
             },
         }
     }
 }
 
-/// A segment whose worker listens on that socket, or did: rather a live one's.
-fn held_for(socket: &Path) -> Option<Segment> {
+/// A segment whose worker listens on that socket, or did: rather a live one's. Not the one of that instance.
+pub(crate) fn held_for(socket: &Path, except: Option<u64>) -> Option<Segment> {
     let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
     let wanted = real(socket).ok()?;
     let mut found: Vec<Segment> = nameless::find()
         .into_iter()
         .filter(|segment| real(&segment.socket()).is_ok_and(|path| path == wanted))
+        .filter(|segment| Some(segment.header.instance) != except)
         .collect();
     found.sort_by_key(|segment| (!segment.is_alive(), std::cmp::Reverse(segment.header.started_ns)));
     found.into_iter().next()

@@ -114,6 +114,10 @@ pub fn compare(segment: &Segment, before: Option<&Look>, now: &Look) -> Vec<Find
 
 fn of_worker(segment: &Segment) -> Option<Finding> {
     let (pid, now) = (segment.header.worker_pid, now_ns());
+    if !segment.is_alive() && segment.is_supervised() {
+        let text = format!("its worker (pid {pid}) is dead and is started again: {}", segment.supervision());
+        return Some(finding(Ill::DeadWorker, text));
+    }
     if !segment.is_alive() {
         let hint = match segment.is_nameless() {
             true => "start it again; its memory goes when the last process that looks at it lets go",

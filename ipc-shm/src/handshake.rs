@@ -11,6 +11,8 @@
 //!
 //!   anybody of this user -> LOOK     where is your segment? (before HELLO, or instead of it)
 //!   worker -> SEGMENT                its name, or the segment itself
+//!
+//!   the worker's successor -> LEAVE   which start of the worker is to finish what it runs and go
 //! ```
 //! A message is a head of 8 bytes (length of the rest, kind) and at most [`MESSAGE_MAX`] bytes. Doorbell bytes travel on
 //! sockets of their own, so they never mix with messages.
@@ -43,6 +45,8 @@ pub mod message {
     pub const LOOK: u32 = 6;
     /// Worker: the segment's name; nothing and a descriptor when it has none.
     pub const SEGMENT: u32 = 7;
+    /// A successor: [`super::Leave`].
+    pub const LEAVE: u32 = 8;
     /// Client: no payload, with one end of a socket pair. It is about to fork.
     pub const PIN: u32 = 9;
     /// Worker: no payload. What the session holds is kept until the other end is closed.
@@ -84,6 +88,14 @@ record! {
         reserved: u32,
         /// Its generation.
         generation: u64,
+    }
+}
+
+record! {
+    /// A successor serves under the worker's name: the worker finishes what it runs and goes.
+    Leave: 8 {
+        /// The instance that is meant: another start of the worker refuses it.
+        instance: u64,
     }
 }
 

@@ -158,6 +158,25 @@ pub const STATE_STOPPED: u32 = 3;
 /// Offset of the heartbeat word (u64): CLOCK_MONOTONIC nanoseconds of the poller's last full scan.
 pub const HEARTBEAT_AT: usize = 1024 + LINE;
 
+/// Offset of what the worker's supervisor says, in the header page.
+pub const SUPERVISION_AT: usize = 1024 + 2 * LINE;
+
+/// Places inside the supervision block. The supervisor writes them, also when the worker is dead.
+pub mod supervision {
+    /// u32: the supervisor's process; 0: nobody supervises this worker.
+    pub const PID: usize = 0;
+    /// u32: starts before this one.
+    pub const RESTARTS: usize = 4;
+    /// u32: workers in a row that died young.
+    pub const IN_A_ROW: usize = 8;
+    /// u32: how the last worker that died ended: 256 and its exit code, or 512 and the signal; 0: none has died.
+    pub const LAST_END: usize = 12;
+    /// u64: CLOCK_MONOTONIC nanoseconds of that end.
+    pub const LAST_END_NS: usize = 16;
+    /// u64: CLOCK_MONOTONIC nanoseconds when the next worker is started; 0: this one has not died.
+    pub const NEXT_START_NS: usize = 24;
+}
+
 /// Places inside a session slot.
 pub mod session {
     /// u64: [`super::slot_word`] of generation and state.
@@ -508,7 +527,7 @@ pub const fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(not(loom))]
 pub fn layout_hash() -> u64 {
     use crate::frame::{Handle, RequestHead, ResponseHead};
-    use crate::handshake::{Hello, Opened, Welcome};
+    use crate::handshake::{Hello, Leave, Opened, Welcome};
     let records = [
         Header::FIELDS,
         RequestHead::FIELDS,
@@ -517,6 +536,7 @@ pub fn layout_hash() -> u64 {
         Hello::FIELDS,
         Welcome::FIELDS,
         Opened::FIELDS,
+        Leave::FIELDS,
     ];
     let places = [
         [session::WORD, session::PID, session::UID, session::STARTED, session::RELEASED, session::BYTES],
@@ -525,7 +545,8 @@ pub fn layout_hash() -> u64 {
         [channel::RESPONSE_HEAD, channel::RESPONSE_TAIL, channel::RESPONSE_SLEEP, channel::ROOM_SLEEP, ALIGN, PAGE],
         [entry::NAME_BYTES, entry::CALLS, entry::BUCKETS_AT, entry::BUCKETS, entry::BYTES, READY_AT],
     ];
-    let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {places:?}");
+    let supervised = [supervision::PID, supervision::RESTARTS, supervision::IN_A_ROW, supervision::LAST_END];
+    let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?}");
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));
     }

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `layout` | the place of every byte |
 //! | `mapping`, `word` | the only ways to touch the bytes; the atomics among them |
-//! | `segment` | the shared-memory object: made, named, found, checked |
+//! | `segment`, `locks` | the shared-memory object: made, named, found, checked; who may change its name |
 //! | `nameless` | a segment without a name |
 //! | `address`, `socket_path` | where a worker is found; who has the path of a socket |
 //! | `ring`, `frame` | frames in a ring; what a frame says |
@@ -19,7 +19,8 @@
 //! | `handshake` | what is said on the session socket |
 //! | `worker/` | the worker's side |
 //! | `client/` | the client's side |
-//! | `stats`, `stat`, `doctor` | counters in the segment; what a tool shows of them; what is wrong with a segment |
+//! | `stats`, `supervision` | counters in the segment; what its supervisor says there |
+//! | `stat`, `doctor` | what a tool shows of them; what is wrong with a segment |
 //! | `failpoint` | where tests kill a process: before and after every store |
 //!
 //! `ring`, `doorbell`, `attention`, `cell`, `slot`, `arena` and `lease` run in models too (`--cfg loom`), in every order in
@@ -61,6 +62,8 @@ pub mod doctor;
 #[cfg(not(loom))]
 pub mod handshake;
 #[cfg(not(loom))]
+mod locks;
+#[cfg(not(loom))]
 pub mod nameless;
 #[cfg(not(loom))]
 pub mod os;
@@ -75,6 +78,8 @@ pub mod stat;
 #[cfg(not(loom))]
 pub mod stats;
 #[cfg(not(loom))]
+mod supervision;
+#[cfg(not(loom))]
 pub mod table;
 #[cfg(not(loom))]
 pub mod worker;
@@ -85,3 +90,5 @@ pub use frame::Codec;
 pub use outcome::Outcome;
 #[cfg(not(loom))]
 pub use segment::{Segment, SegmentError};
+#[cfg(not(loom))]
+pub use supervision::{LastEnd, Supervised, Supervision};

@@ -118,6 +118,23 @@ pub fn find() -> Vec<Segment> {
     found
 }
 
+/// The live nameless segment behind that socket which a process of this user has made, and a description of it of the
+/// caller's own.
+pub(crate) fn made_by(pid: u32, socket: &Path) -> Option<(Segment, File)> {
+    let made = |descriptor: &Path| {
+        let shown = std::fs::read_link(descriptor).unwrap_or_default();
+        if !shown.as_os_str().as_encoded_bytes().starts_with(SHOWN_AS.as_bytes()) {
+            return None;
+        }
+        let object = || OpenOptions::new().read(true).write(true).open(descriptor).ok();
+        let segment = open(object()?.into(), &descriptor.display().to_string()).ok()?;
+        let is_it = segment.header.worker_pid == pid && segment.socket() == socket && segment.is_alive();
+        Some((Segment { name: socket.display().to_string(), ..segment }, object()?)).filter(|_| is_it)
+    };
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    descriptors.flatten().find_map(|descriptor| made(&descriptor.path()))
+}
+
 /// What `--arena auto` takes of the memory there is, in bytes, and what it saw. `tables`: bytes that will lie there from
 /// the start, beside what requests need.
 pub fn auto_arena(tables: u64) -> (u64, u64) {

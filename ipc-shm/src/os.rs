@@ -42,6 +42,21 @@ pub fn peer_pidfd(socket: BorrowedFd<'_>, pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A descriptor that the process which started this one has left open for it, by its number: it is this program's from now
+/// on, and not its children's.
+///
+/// # Errors
+/// There is none of that number.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a system call that takes integers and fails where no descriptor has that number.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
+    // SAFETY: the descriptor is open, it was left open for this process on purpose, and its number is asked for once, before
+    // anything else in this process could have taken it into its hands.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 static PID: AtomicU32 = AtomicU32::new(0);
 
 /// This process's number, without a system call: every lease and block that is let go of asks whether it is in a forked

@@ -1,9 +1,8 @@
 //! The segment: one shared-memory object, made by a worker, found by its name.
 //!
-//! The segment is its own lock: the worker holds an exclusive lock on the object's open file description for as long as
-//! it lives, and the kernel lets go of it when the worker dies, however it dies. So "is it alive" is never asked of a pid,
-//! and asking (F_OFD_GETLK) disturbs nobody. Every start makes a new object under a name of its own, finishes it, and
-//! moves it into place; a dead worker's object is never written.
+//! The segment is its own lock: the worker holds one on its object for as long as it lives (`locks`), so "is it alive" is
+//! never asked of a pid. Every start makes a new object under a name of its own, finishes it, and moves it into place; a
+//! dead worker's object is not written any more, but for what its supervisor says there about the next start.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,10 +13,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, RenameFlags, fcntl, posix_fallocate, renameat2};
-use nix::libc;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, posix_fallocate, renameat2};
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
@@ -29,9 +28,12 @@ use crate::layout::{
     Geometry, Header, LAYOUT_VERSION, MAGIC, PAGE, READY_AT, SOCKET_PATH_MAX, STATE_SERVING, STATE_STARTING, fnv1a,
     layout_hash,
 };
+use crate::locks::ObjectLock;
 use crate::mapping::{Mapping, SharedMapping};
 use crate::nameless;
 
+/// Whoever changes a name does so within a few system calls.
+const NAME_WITHIN: Duration = Duration::from_secs(5);
 /// Where Linux keeps named shared memory.
 pub const SHM_DIR: &str = "/dev/shm";
 
@@ -118,6 +120,22 @@ pub enum SegmentError {
         name: String,
         /// Its worker.
         pid: u32,
+    },
+    /// A dead worker has the name, and its supervisor is about to start it again.
+    #[error(
+        "segment {name} belongs to a supervised worker that is being started again (supervisor pid {pid}); hint: choose another --shm, stop that supervisor, or take over with --replace"
+    )]
+    Supervised {
+        /// The name.
+        name: String,
+        /// Its supervisor.
+        pid: u32,
+    },
+    /// Somebody holds the lock on a name's changes and does not let go.
+    #[error("the name {name} is being changed by another process that does not go on; hint: is one of them stopped?")]
+    NameBusy {
+        /// The name.
+        name: String,
     },
     /// /dev/shm is too small.
     #[error(
@@ -217,6 +235,8 @@ pub struct OwnedSegment {
     object: File,
     /// Under which name it lies now, if it has one.
     current_name: Option<String>,
+    /// It has given its name up, or leaves it to its supervisor.
+    retired: bool,
 }
 
 fn check_name(name: &str) -> Result<(), SegmentError> {
@@ -375,6 +395,20 @@ impl Segment {
         self.object.is_some()
     }
 
+    /// Whether it says that it serves. A worker that has died could not say otherwise.
+    pub fn is_serving(&self) -> bool {
+        self.state() == STATE_SERVING
+    }
+
+    /// Whether a supervisor lives that starts the worker of the object which has this name now again when it dies; without
+    /// a name, the worker of this very segment.
+    pub fn is_supervised(&self) -> bool {
+        let held = |object: &File| ObjectLock::Supervisor.is_held(object);
+        self.object
+            .as_ref()
+            .map_or_else(|| open_object(&self.name).is_ok_and(|object| held(&object)), |object| held(object))
+    }
+
     /// The socket's path.
     pub fn socket(&self) -> PathBuf {
         use std::os::unix::ffi::OsStringExt;
@@ -382,25 +416,14 @@ impl Segment {
     }
 }
 
-fn whole_file(kind: libc::c_int) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
-}
-
-/// Takes the lock if nobody has it. It belongs to the open file, and ends with it.
+/// Takes the lock that says that a worker lives, if nobody has it.
 pub(crate) fn take_lock(file: &File) -> bool {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).is_ok()
+    ObjectLock::Life.take(file)
 }
 
-/// Whether another open file has the lock. Takes nothing, not even for a moment.
+/// Whether another open file has that lock.
 fn is_held(file: &File) -> bool {
-    let mut found = whole_file(libc::F_WRLCK);
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).is_ok() && found.l_type != libc::F_UNLCK as libc::c_short
+    ObjectLock::Life.is_held(file)
 }
 
 /// Whether somebody holds the lock of the object of that name.
@@ -524,7 +547,10 @@ impl OwnedSegment {
             Err(SegmentError::NotFound { .. }) => return Self::create(name, plan),
             Err(error) => return Err(unlink(error)),
         };
-        if !around(|| take_lock(&file)) || !has_name(&file, &own_name) {
+        // The name lock is held until name and socket are in place, see `locks`.
+        let locked = around(|| take_lock(&file)) && around(|| ObjectLock::Name.take(&file));
+        if !locked || !has_name(&file, &own_name) {
+            let _ = around(|| shm_unlink(own_name.as_str()));
             return Self::create(name, plan);
         }
         // Every page now, or an error now: never a SIGBUS later.
@@ -532,7 +558,7 @@ impl OwnedSegment {
             unlink(if errno == Errno::ENOSPC { no_space() } else { os("reserve pages of", name)(errno.into()) })
         })?;
         let segment = Segment::write(&file, name, plan, instance).map_err(unlink)?;
-        Ok(Self { segment, object: file, current_name: Some(own_name) })
+        Ok(Self { segment, object: file, current_name: Some(own_name), retired: false })
     }
 
     /// Makes a segment that has no name: its socket hands it over.
@@ -541,60 +567,151 @@ impl OwnedSegment {
         check_plan(&name, plan)?;
         let (object, shared) = nameless::create(&name, plan.geometry.total_bytes() as u64)?;
         let segment = Segment::write(&object, &name, plan, random())?;
-        Ok(Self { segment: Segment { object: Some(shared.into()), ..segment }, object, current_name: None })
+        let segment = Segment { object: Some(shared.into()), ..segment };
+        Ok(Self { segment, object, current_name: None, retired: false })
     }
 
-    /// Moves the finished segment to its name. A dead worker's is replaced, a live one's refused unless `replace`; then
-    /// the pid of the worker that had the name is returned, for it to be told.
-    pub fn publish(&mut self, replace: bool) -> Result<Option<u32>, SegmentError> {
+    /// Moves the finished segment to its name. A dead worker's is replaced, a live one's refused unless `replace`; then the
+    /// segment that had the name is returned, for its worker to be told.
+    pub fn publish(&mut self, replace: bool) -> Result<Option<Segment>, SegmentError> {
+        self.publish_with(if replace { Claim::Anybodys } else { Claim::Free }, |_| Ok(()))
+    }
+
+    /// The same, and whatever belongs to the name (the socket's path) changes with it in `place`, which is told whose name
+    /// it was if that one lives.
+    pub fn publish_with<E: From<SegmentError>>(
+        &mut self,
+        claim: Claim,
+        place: impl FnOnce(Option<&Segment>) -> Result<(), E>,
+    ) -> Result<Option<Segment>, E> {
         let name = self.segment.name.clone();
-        let Some(current_name) = &self.current_name else { return Ok(None) };
+        let Some(current_name) = &self.current_name else {
+            place(None)?;
+            return Ok(None);
+        };
         let (from, to) = (path_of(current_name), path_of(&name));
-        let mut previous = None;
+        // Held until this function returns: nobody changes the name meanwhile.
+        let mut _there = None;
+        let mut former = None;
         loop {
             match around(|| renameat2(AT_FDCWD, &from, AT_FDCWD, &to, RenameFlags::RENAME_NOREPLACE)) {
                 Ok(()) => break,
                 Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(os("publish", &name)(errno.into())),
+                Err(errno) => return Err(os("publish", &name)(errno.into()).into()),
             }
-            let there = match open_object(&name) {
-                Ok(there) => there,
-                Err(SegmentError::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let inode = there.metadata().map_err(os("stat", &name))?.ino();
-            // Holding a dead one's lock makes this process the only one that replaces it.
-            if !take_lock(&there) {
-                let pid = Segment::open(&name).map(|live| live.header.worker_pid).unwrap_or(0);
-                if !replace {
-                    return Err(SegmentError::Alive { name, pid });
+            let Some(there) = hold_name(&name)? else { continue };
+            if is_held(&there) {
+                former = Segment::open(&name).ok();
+                if claim != Claim::Anybodys {
+                    let pid = former.map_or(0, |live| live.header.worker_pid);
+                    return Err(SegmentError::Alive { name, pid }.into());
                 }
-                previous = Some(pid).filter(|pid| *pid != 0);
-            } else if std::fs::symlink_metadata(&to).map(|meta| meta.ino()).ok() != Some(inode) {
-                continue; // somebody else was quicker: look again
+            } else if claim == Claim::Free && ObjectLock::Supervisor.is_held(&there) {
+                let pid = Segment::open(&name).map_or(0, |dead| dead.supervision().pid);
+                return Err(SegmentError::Supervised { name, pid }.into());
             }
             around(|| std::fs::rename(&from, &to)).map_err(os("publish", &name))?;
+            _there = Some(there);
             break;
         }
         self.current_name = Some(name);
-        Ok(previous)
+        place(former.as_ref())?;
+        ObjectLock::Name.release(&self.object);
+        Ok(former)
     }
 
     /// Says that the worker serves. The last store of a start.
     pub fn ready(&self) {
         self.segment.set_state(STATE_SERVING);
     }
+
+    /// Gives the name up, once, if it is still this object's: after an upgrade it is the next worker's. `unlink` removes what
+    /// belongs to the name, and is called while nobody can put something else there.
+    pub fn retire(&mut self, unlink: impl FnOnce()) {
+        if std::mem::replace(&mut self.retired, true) {
+            return;
+        }
+        let Some(name) = self.current_name.take() else {
+            unlink(); // without a name of its own the socket's path is all there is
+            return;
+        };
+        if name != self.segment.name {
+            unlink();
+            let _ = around(|| shm_unlink(name.as_str())); // the name of its own: nobody else's business
+            return;
+        }
+        // A lock that is not to be had leaves the names as a dead worker does: the next start replaces them.
+        if !ObjectLock::Name.wait(&self.object, NAME_WITHIN) {
+            return;
+        }
+        if has_name(&self.object, &name) {
+            unlink();
+            let _ = around(|| shm_unlink(name.as_str()));
+        } else {
+            // Another's: what belongs to the name is looked at while that one cannot be changed either.
+            let _there = hold_name(&name);
+            unlink();
+        }
+        ObjectLock::Name.release(&self.object);
+    }
+
+    /// Leaves the name where it is: whoever supervises this worker starts it again.
+    pub fn keep_name(&mut self) {
+        self.retired = true;
+    }
 }
 
 impl Drop for OwnedSegment {
     fn drop(&mut self) {
-        // Only one's own object: after an upgrade the name belongs to the next worker.
-        let Some(path) = self.current_name.as_deref().map(path_of) else { return };
-        let own = self.object.metadata().map(|meta| meta.ino()).ok();
-        if own.is_some() && std::fs::symlink_metadata(&path).map(|meta| meta.ino()).ok() == own {
-            let _ = around(|| std::fs::remove_file(path));
+        self.retire(|| {});
+    }
+}
+
+/// Which names a start may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// One that nobody has, or a dead worker that nobody starts again.
+    Free,
+    /// A dead worker's too whose supervisor has made this start.
+    Restart,
+    /// A live worker's too: it is told to finish.
+    Anybodys,
+}
+
+/// The object that has the name, with its name lock: the name stays with it until the file is closed. `None`: the name has
+/// been changed meanwhile, look again.
+fn hold_name(name: &str) -> Result<Option<File>, SegmentError> {
+    let there = match open_object(name) {
+        Ok(there) => there,
+        Err(SegmentError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !ObjectLock::Name.wait(&there, NAME_WITHIN) {
+        return Err(SegmentError::NameBusy { name: name.into() });
+    }
+    Ok(has_name(&there, name).then_some(there))
+}
+
+/// Removes a dead worker's name, if the segment of that instance still has it, and with `unlink` what belongs to it.
+pub(crate) fn retire_dead(name: &str, instance: u64, unlink: impl FnOnce()) {
+    let Ok(Some(there)) = hold_name(name) else { return };
+    let same = Segment::open(name).is_ok_and(|dead| dead.header.instance == instance);
+    if !is_held(&there) {
+        unlink();
+        if same {
+            let _ = around(|| shm_unlink(name));
         }
     }
+}
+
+/// The object of that name, if it is this instance's.
+pub(crate) fn open_instance(name: &str, pid: u32) -> Result<(Segment, File), SegmentError> {
+    let object = open_object(name)?;
+    let segment = Segment::of_file(name, &object)?;
+    if segment.header.worker_pid == pid {
+        return Ok((segment, object));
+    }
+    Err(SegmentError::NotServing { name: name.into(), pid, state: "another's by now" })
 }
 
 /// Removes what starts that were killed half-way left behind: unpublished objects whose lock nobody holds. That may be one
@@ -624,15 +741,20 @@ fn remove_unlocked(which: impl Fn(&str) -> bool) -> Vec<String> {
     names
         .filter(|name| which(name))
         .filter(|name| {
-            // The lock is held while the name goes, so no start can be moving a new segment onto it.
+            // The name stays with the object while it is looked at, so no start can be moving a new segment onto it.
             let Ok(file) = open_object(name) else { return false };
-            take_lock(&file) && has_name(&file, name) && around(|| shm_unlink(name.as_str())).is_ok()
+            let held = |lock: ObjectLock| lock.is_held(&file);
+            ObjectLock::Name.take(&file)
+                && !held(ObjectLock::Life)
+                && !held(ObjectLock::Supervisor)
+                && has_name(&file, name)
+                && around(|| shm_unlink(name.as_str())).is_ok()
         })
         .collect()
 }
 
 /// A number that no other start has: the standard library seeds its hasher from the operating system.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
 }

@@ -16,11 +16,12 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
 use crate::client::dial;
+use crate::failpoint::around;
 
 /// A change of a name takes a moment; who holds its lock longer hangs.
 const CHANGE_WITHIN: Duration = Duration::from_secs(5);
-/// A socket that is bound and not listened on yet looks like a dead one for a moment.
-const ABANDONED: Duration = Duration::from_secs(10);
+/// Binding takes a moment; who holds the folder's lock longer hangs.
+const BOUND_WITHIN: Duration = Duration::from_millis(200);
 
 /// Why a socket's path cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -183,34 +184,54 @@ pub fn listener_of(socket: &Path) -> Option<u32> {
 /// Whether that is a socket of this user that nobody listens on.
 fn is_stale(path: &Path) -> bool {
     let socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket() && is_own(&meta));
-    socket && listener_of(path).is_none()
+    // Whoever cannot even ask, for want of descriptors say, has not been refused.
+    socket && dial::open(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Removes a socket that nobody listens on, and what killed starts left beside it. Returns what it removed.
 pub fn remove_stale(socket: &Path) -> Vec<PathBuf> {
     let Ok(_lock) = PathLock::take(socket) else { return Vec::new() };
-    let mut removed = sweep(socket);
+    let mut removed = FolderLock::take(socket).map_or_else(Vec::new, |folder| folder.sweep(socket));
     if is_stale(socket) && std::fs::remove_file(socket).is_ok() {
         removed.push(socket.into());
     }
     removed
 }
 
-/// Sockets of starts that were killed before they had the path. Under the path's lock.
-fn sweep(socket: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(own)) = (socket.parent(), socket.file_name()) else { return Vec::new() };
-    let Ok(files) = std::fs::read_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }) else {
-        return Vec::new();
-    };
-    let unpublished = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        let ending = name.strip_prefix(own.as_encoded_bytes()).and_then(|rest| rest.strip_prefix(b"."));
-        ending.is_some_and(|ending| ending.len() == 8 && ending.iter().all(u8::is_ascii_hexdigit))
-    };
-    let old = |path: &PathBuf| {
-        let at = std::fs::symlink_metadata(path).and_then(|meta| meta.modified());
-        at.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED))
-    };
-    let files = files.flatten().map(|entry| entry.path()).filter(unpublished).filter(old);
-    files.filter(|path| is_stale(path) && std::fs::remove_file(path).is_ok()).collect()
+/// The socket's folder, locked while a socket is bound in it and not listened on yet: it looks like a dead one's then. The
+/// kernel lets go of the lock when its holder dies; one that hangs is not waited for.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    folder: PathBuf,
+    _held: Flock<File>,
+}
+
+impl FolderLock {
+    /// Waits for it as long as binding may take.
+    pub fn take(socket: &Path) -> Option<Self> {
+        let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let until = Instant::now() + BOUND_WITHIN;
+        let mut file = File::open(folder).ok()?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => return Some(Self { folder: folder.into(), _held: held }),
+                Err(_) if Instant::now() > until => return None,
+                Err((again, _)) => file = again,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Removes what starts that were killed before they had the path left beside it: sockets of this user on which nobody
+    /// listens. Returns what it removed.
+    pub fn sweep(&self, socket: &Path) -> Vec<PathBuf> {
+        let (Some(own), Ok(files)) = (socket.file_name(), std::fs::read_dir(&self.folder)) else { return Vec::new() };
+        let unpublished = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            let ending = name.strip_prefix(own.as_encoded_bytes()).and_then(|rest| rest.strip_prefix(b"."));
+            ending.is_some_and(|ending| ending.len() == 8 && ending.iter().all(u8::is_ascii_hexdigit))
+        };
+        let files = files.flatten().map(|entry| entry.path()).filter(unpublished);
+        files.filter(|path| is_stale(path) && around(|| std::fs::remove_file(path)).is_ok()).collect()
+    }
 }

@@ -50,6 +50,51 @@ pub struct WorkerReport {
     pub state: &'static str,
     /// Seconds since its start.
     pub uptime_s: f64,
+    /// What its supervisor says, if it has one.
+    pub supervisor: Option<SupervisorReport>,
+}
+
+/// The supervisor of a worker.
+#[derive(Debug, Serialize)]
+pub struct SupervisorReport {
+    /// Its process.
+    pub pid: u32,
+    /// Whether it lives.
+    pub alive: bool,
+    /// How often it has started a worker again.
+    pub restarts: u32,
+    /// Workers in a row that died young.
+    pub in_a_row: u32,
+    /// How the last worker that died ended.
+    pub last_end: Option<String>,
+    /// Seconds since then.
+    pub last_end_ago_s: Option<f64>,
+    /// Seconds until the next worker is started, if this one has died.
+    pub next_start_in_s: Option<f64>,
+    /// All of it in words.
+    pub text: String,
+}
+
+impl SupervisorReport {
+    fn of(segment: &Segment) -> Option<Self> {
+        let said = segment.supervision();
+        if said.pid == 0 {
+            return None;
+        }
+        let alive = segment.is_supervised();
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        let gone = if alive { "" } else { ", and is dead by now" };
+        Some(Self {
+            pid: said.pid,
+            alive,
+            restarts: said.restarts,
+            in_a_row: said.in_a_row,
+            last_end: said.last_end.map(|(end, _)| end.to_string()),
+            last_end_ago_s: said.last_end.map(|(_, at)| seconds(now_ns().saturating_sub(at))),
+            next_start_in_s: said.next_start_ns.map(|at| seconds(at.saturating_sub(now_ns()))),
+            text: format!("{said}{gone}"),
+        })
+    }
 }
 
 /// The arena.
@@ -152,6 +197,7 @@ impl Report {
                 pid: header.worker_pid,
                 state: if segment.is_alive() { segment.state_name() } else { "dead" },
                 uptime_s: now_ns().saturating_sub(header.started_ns) as f64 / 1e9,
+                supervisor: SupervisorReport::of(segment),
             },
             arena: ArenaReport {
                 total_bytes: geometry.arena_bytes() as u64,

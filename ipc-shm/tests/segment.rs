@@ -191,7 +191,7 @@ fn a_live_workers_name_is_refused_and_taken_over_only_on_request() {
         other => panic!("{other:?}"),
     }
     assert_eq!(Segment::open_serving(&names.shm).expect("still serving").header.instance, instance);
-    assert_eq!(second.publish(true).expect("a takeover"), Some(first.pid()));
+    assert_eq!(second.publish(true).expect("a takeover").map(|former| former.header.worker_pid), Some(first.pid()));
     second.ready();
     assert_eq!(Segment::open_serving(&names.shm).expect("the new one").header.instance, second.segment.header.instance);
     assert!(first.finish(), "the old worker leaves in good order");

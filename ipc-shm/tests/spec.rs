@@ -9,8 +9,10 @@ use std::sync::Arc;
 use molt_ipc_shm::arena::{Arena, OWNER_NONE, OWNER_WORKER, owner_of_session};
 use molt_ipc_shm::cell::{self, CellState};
 use molt_ipc_shm::frame::{self, Codec, Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
-use molt_ipc_shm::handshake::{Hello, MESSAGE_MAX, Opened, Welcome, message};
-use molt_ipc_shm::layout::{self, Geometry, Header, SlotState, attention, channel, entry, session, totals};
+use molt_ipc_shm::handshake::{Hello, Leave, MESSAGE_MAX, Opened, Welcome, message};
+use molt_ipc_shm::layout::{
+    self, Geometry, Header, SlotState, attention, channel, entry, session, supervision, totals,
+};
 use molt_ipc_shm::mapping::Mapping;
 use molt_ipc_shm::record::Field;
 use molt_ipc_shm::{Outcome, lease};
@@ -183,6 +185,7 @@ fn records_lie_as_documented() {
     assert_record(MESSAGES, "Hello", Hello::FIELDS, Hello::BYTES);
     assert_record(MESSAGES, "Welcome", Welcome::FIELDS, Welcome::BYTES);
     assert_record(MESSAGES, "Opened", Opened::FIELDS, Opened::BYTES);
+    assert_record(MESSAGES, "Leave", Leave::FIELDS, Leave::BYTES);
 }
 
 #[test]
@@ -193,6 +196,9 @@ fn slots_lie_as_documented() {
 
     let fields = named!(channel: WORD, SESSION, REQUEST_HEAD, REQUEST_TAIL, RESPONSE_HEAD, RESPONSE_TAIL, RESPONSE_SLEEP, ROOM_SLEEP);
     assert_slot("channel slot", "channel", fields, &["bytes"], &[]);
+
+    let fields = named!(supervision: PID, RESTARTS, IN_A_ROW, LAST_END, LAST_END_NS, NEXT_START_NS);
+    assert_slot("supervision", "supervision", fields, &[], &[]);
 
     let fields = named!(attention: WORKER_SLEEP, CHANNELS);
     assert_slot("attention", "attention", fields, &["bits"], &[("channels", layout::LINE as u64)]);
@@ -229,7 +235,7 @@ fn constants_are_as_documented() {
         ("totals::COUNT", totals::COUNT),
     ];
     let top = named!(layout: LAYOUT_VERSION, MAGIC, LINE, ALIGN, PAGE, SOCKET_PATH_MAX, READY_AT, STATE_STARTING,
-        STATE_SERVING, STATE_STOPPING, STATE_STOPPED, HEARTBEAT_AT);
+        STATE_SERVING, STATE_STOPPING, STATE_STOPPED, HEARTBEAT_AT, SUPERVISION_AT);
     let source: String = LAYOUT_SOURCE.lines().filter(|line| !line.starts_with(' ')).collect::<Vec<_>>().join("\n");
     assert_complete("layout", &source, top.keys());
     let states: BTreeMap<String, u64> =
@@ -296,7 +302,7 @@ fn numbers_on_the_wire_are_as_documented() {
     assert_complete("response_flag", block(FRAME_SOURCE, "pub mod response_flag"), flags.keys());
     assert_eq!(values(MESSAGES, "response flags"), flags);
 
-    let kinds = named!(message: HELLO, WELCOME, REFUSED, OPEN, CHANNEL, LOOK, SEGMENT, PIN, PINNED);
+    let kinds = named!(message: HELLO, WELCOME, REFUSED, OPEN, CHANNEL, LOOK, SEGMENT, LEAVE, PIN, PINNED);
     assert_complete("message", block(HANDSHAKE_SOURCE, "pub mod message"), kinds.keys());
     assert_eq!(values(MESSAGES, "message kinds"), kinds);
 

@@ -7,14 +7,15 @@ keeps it alive: a loop that is closed or collected takes its channel along.
 from __future__ import annotations
 
 import asyncio
+import random
 import weakref
 from collections import deque
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from . import forks, reply
-from ._lib import ERROR_BYTES, NULL, ffi, lib
-from .errors import MoltClosed, MoltTimeout, MoltUnavailable, error
+from ._lib import ERROR_BYTES, NULL, Failure, ffi, lib
+from .errors import MoltClosed, MoltError, MoltTimeout, MoltUnavailable, MoltWorkerLost, error
 from .request import NO_RESEND
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ ROOM_SECONDS = 5.0
 CLOCK_SLACK_SECONDS = 0.002
 """The library's deadline begins a little after the loop's, whose clock ticks in milliseconds under uvloop."""
 
-_SUBMITTED, _NO_ROOM = 0, 1
+SUCCESSOR_SECONDS = 0.5
+"""How long a request that lost its worker waits for a successor where nobody is known to start one."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+
+_SUBMITTED, _NO_ROOM, _GONE = 0, 1, 3
+_FOUND, _NOT_YET = 0, 1
 _UNAVAILABLE, _WORKER_LOST = 7, 8
 _IDEMPOTENT = b"\x81\xaaidempotent\xc3"  # {"idempotent": True}, as the library writes it
 
@@ -60,13 +66,22 @@ def _within(arguments: Request, deadline: float, now: float) -> Request:
     return (*arguments[:-1], max(1, int((deadline - now) * 1e9))) if deadline else arguments
 
 
-def _may_run_again(c: Any, flags: int) -> bool:
-    """Whether a reply tells of a request that never ran, or that may run twice."""
+def _may_run_again(c: Any, flags: int, lost: bool) -> bool:
+    """Whether a reply tells of a request that never ran, or that may run twice and was not lost before."""
     if flags & NO_RESEND:
         return False
     if c.outcome == _UNAVAILABLE:
         return True
-    return bool(c.outcome == _WORKER_LOST and c.details_len and ffi.unpack(c.details, c.details_len) == _IDEMPOTENT)
+    if c.outcome != _WORKER_LOST or lost or not c.details_len:
+        return False
+    return bool(ffi.unpack(c.details, c.details_len) == _IDEMPOTENT)
+
+
+def _reattach(session: Any) -> tuple[int, MoltError | None]:
+    """Looks for the worker's successor for up to a tenth of a second. In a thread: the event loop runs on meanwhile."""
+    failure = Failure()
+    found = lib.molt_reattach(session, 0, 1000, *failure.args)
+    return found, failure.error() if found > _NOT_YET else None
 
 
 class Channel:
@@ -83,6 +98,7 @@ class Channel:
         self._out = ffi.new("molt_reply[]", BATCH)
         self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
         self._no_room: deque[asyncio.Future[None]] = deque()
+        self._looking: asyncio.Future[tuple[int, MoltError | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._session = client.session()  # keeps the session while a request is in flight
@@ -96,29 +112,45 @@ class Channel:
     async def run(self, entry: str, arguments: Request) -> Reply:
         """Sends a request and waits for its answer; any other outcome is raised.
 
-        What a worker that left had not begun, or what may be run twice, is sent once more, within the same time.
+        What a worker that left had not begun is sent again to its successor, what may be run twice once more, all within
+        the same time.
         """
         timeout_ns = arguments[-1]
         deadline = self.loop.time() + timeout_ns / 1e9 if timeout_ns > 0 else 0.0
-        reply = await self._once(entry, arguments, deadline)
-        if not reply.c.outcome:
-            return reply
-        again = _may_run_again(reply.c, arguments[-2])
-        first = reply.error(entry)
-        if not again or (deadline and self.loop.time() >= deadline):
-            raise first
-        try:
-            reply = await self._once(entry, _within(arguments, deadline, self.loop.time()), deadline)
-        except MoltUnavailable:  # there is no successor: the first failure says more
-            raise first from None
-        if reply.c.outcome:
-            raise reply.error(entry)
-        return reply
+        first: MoltError | None = None  # what the caller is told if sending again comes to nothing
+        lost = False
+        pause = 0.0
+        while True:
+            try:
+                reply = await self._once(entry, arguments, deadline, SUCCESSOR_SECONDS if first else 0.0)
+            except MoltUnavailable as unavailable:
+                if first is None:
+                    raise
+                first.add_note(f"sent again: {unavailable}")
+                raise first from None
+            if not reply.c.outcome:
+                return reply
+            again = _may_run_again(reply.c, arguments[-2], lost)
+            failure = reply.error(entry)
+            if not again or (deadline and self.loop.time() >= deadline):
+                # A request that may have run is not called one that never ran.
+                raise first if first and isinstance(failure, MoltUnavailable) else failure
+            if isinstance(failure, MoltWorkerLost):
+                lost = True
+                first = failure
+            first = first or failure
+            if pause:
+                await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
+            pause = min(pause * 2, _LONGEST_PAUSE) or _FIRST_PAUSE
+            arguments = _within(arguments, deadline, self.loop.time())
 
-    async def _once(self, entry: str, arguments: Request, deadline: float) -> Reply:
-        """One try: the reply, whatever its outcome."""
-        while not self._submit(entry, arguments):
-            await self._room(entry, deadline)
+    async def _once(self, entry: str, arguments: Request, deadline: float, absent: float) -> Reply:
+        """One try: the reply, whatever its outcome. `absent`: how long to look for a worker where nobody starts one."""
+        while (submitted := self._submit(entry, arguments)) != _SUBMITTED:
+            if submitted == _NO_ROOM:
+                await self._room(entry, deadline)
+            else:
+                await self._successor(entry, deadline, absent)
             arguments = _within(arguments, deadline, self.loop.time())  # the wait was part of the request's time
         number = self._id[0]
         future = self.loop.create_future()
@@ -135,15 +167,37 @@ class Channel:
             raise
         return reply
 
-    def _submit(self, entry: str, arguments: Request) -> bool:
+    def _submit(self, entry: str, arguments: Request) -> int:
         if self.closed:
             raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
         result = lib.molt_loop_submit(self._pointer, *arguments, self._id, self._outcome, self._text, ERROR_BYTES)
-        if result == _SUBMITTED:
-            return True
-        if result == _NO_ROOM:
-            return False
+        if result in (_SUBMITTED, _NO_ROOM, _GONE):
+            return int(result)
         raise self._error(entry)
+
+    async def _successor(self, entry: str, deadline: float, absent: float) -> None:
+        """Waits until there is a worker: as long as the request has if one is about to serve, else only `absent`."""
+        gone = self._error(entry)
+        now = self.loop.time()
+        longest = deadline or now + ROOM_SECONDS
+        absent_until = min(now + absent, longest)
+        pause = _FIRST_PAUSE
+        while True:
+            found, failure = await asyncio.shield(self._look())
+            if found == _FOUND:
+                return
+            now = self.loop.time()
+            if now >= (longest if found == _NOT_YET else absent_until):
+                raise failure or gone
+            if found != _NOT_YET:  # every process of the machine looks for it: not all at the same moment
+                await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _look(self) -> asyncio.Future[tuple[int, MoltError | None]]:
+        """One look for the successor, shared by all requests of this loop that wait for it."""
+        if self._looking is None or self._looking.done():
+            self._looking = self.loop.run_in_executor(None, _reattach, self._session)
+        return self._looking
 
     async def _room(self, entry: str, deadline: float) -> None:
         """Waits until the channel has moved on, or the request's time is over."""

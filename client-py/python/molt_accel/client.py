@@ -28,6 +28,8 @@ QUERY_SECONDS = 30.0
 """Time-out of `query` where the call names none."""
 QUERY_ENTRY = "molt.query"
 
+_RESTART_SECONDS = 5.0
+"""How long a payload that is to be placed in shared memory waits for a worker that is being started."""
 _ATTACH_SLICE_MS = 100  # the library waits without the GIL; between slices Python's signal handlers run
 _call, _call_bytes, _wait = lib.molt_call, lib.molt_call_bytes, lib.molt_wait
 _take = reply.take
@@ -112,7 +114,7 @@ class Client(ResidentTables):
     ) -> Any:
         """`call` for event loops. Cancelling the task cancels the request in the worker."""
         number = codecs.number(codec)
-        await self.aattach()
+        await self.aattach(number == ARROW)
         body = codecs.encode(number, payload) if number != ARROW else self.place(payload)
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
         try:
@@ -143,7 +145,7 @@ class Client(ResidentTables):
         timeout: float | None = None,
     ) -> Table:
         """`query` for event loops."""
-        await self.aattach()
+        await self.aattach(True)
         blocks = self._place(tables)
         try:
             return (await self._arun(QUERY_ENTRY, self._sql(sql, blocks, params, timeout))).value()
@@ -257,12 +259,26 @@ class Client(ResidentTables):
                     self._session = session
             return self._session
 
-    async def aattach(self) -> None:
-        """`session` for event loops: attaching may wait for a worker, so it does that in a thread."""
-        if self._session is None:
+    async def aattach(self, present: bool = False) -> None:
+        """`session` for event loops: attaching may wait for a worker, so it does that in a thread.
+
+        present: also wait for the successor of a worker that has gone, to place a payload in its arena."""
+        if self._session is None or (present and not lib.molt_is_attached(self._session)):
             from asyncio import to_thread
 
-            await to_thread(self.session)
+            await to_thread(self._present if present else self.session)
+
+    def _present(self) -> Any:
+        """The session, with a worker that serves: waits for one that is being started."""
+        session = self.session()
+        if not lib.molt_is_attached(session):
+            failure = Failure()
+            end = time.monotonic() + _RESTART_SECONDS
+            # In slices, so that Ctrl-C works while it waits.
+            while found := lib.molt_reattach(session, 0, max(0, int((end - time.monotonic()) * 1000)), *failure.args):
+                if found > 1:
+                    raise failure.error()
+        return session
 
     def _forked(self) -> None:
         """In a forked child: forget the parent's session without ending it; the next call attaches anew."""
@@ -313,14 +329,14 @@ class Client(ResidentTables):
             return payload
         from .arrow import place
 
-        return place(self.session(), payload)
+        return place(self._present(), payload)
 
     def _place(self, tables: Mapping[str, Any] | None) -> dict[str, Any]:
         if not tables:
             return {}
         from .arrow import place
 
-        session = self.session()
+        session = self._present()
         return {name: place(session, table, name) for name, table in tables.items()}
 
     def _sql(

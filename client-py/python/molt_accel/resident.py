@@ -119,7 +119,7 @@ class ResidentTables:
     def _own(self, data: Any, name: str) -> Block:
         from .arrow import place
 
-        return place(self.session(), data, name, own_extents=True)
+        return place(self._present(), data, name, own_extents=True)
 
 
 def _file(name: str, path: str | PathLike[str]) -> dict[str, str]:

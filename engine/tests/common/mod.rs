@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 pub mod ask;
+pub mod load;
 pub mod tables;
 
 use std::ffi::OsStr;
@@ -252,6 +253,18 @@ impl Worker {
                 .filter(|_| worker.log().contains("molt_worker serves"))
         };
         until("a worker that serves", || serving(&mut self));
+        self
+    }
+
+    /// Waits until it serves under a name that was another's.
+    pub fn serves_as_successor(mut self) -> Self {
+        let pid = self.pid();
+        until("a successor that serves", || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the successor ended ({ended:?}): {}", self.log());
+            let found = address(&self.shm).look(Duration::from_millis(200)).ok()?.serving().ok();
+            found.filter(|segment| segment.header.worker_pid == pid)
+        });
         self
     }
 

@@ -198,6 +198,11 @@ impl Channel {
                 Ok(id) => return Ok(id),
                 Err(NotSubmitted::Failed(failure)) => return Err(failure),
                 Err(NotSubmitted::Full) => {
+                    if !self.session.segment.is_serving() {
+                        let name = &self.session.segment.name;
+                        let text = format!("the worker of {name} is stopping; this request was not sent");
+                        return Err(Failure { submitted: true, ..Failure::new(Outcome::Unavailable, text) });
+                    }
                     let now = now_ns();
                     if now >= deadline_ns {
                         let text = "the channel stayed full until the deadline: the worker takes no requests";

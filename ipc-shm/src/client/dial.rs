@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 
 use crate::Outcome;
 use crate::failpoint::around;
-use crate::handshake::{self, Inbox, message};
+use crate::handshake::{self, Inbox, Message, message};
 use crate::nameless;
 use crate::segment::Segment;
 
@@ -35,7 +35,7 @@ pub(crate) fn open(path: &Path) -> io::Result<UnixStream> {
 }
 
 /// Connects to a socket of this user that a process of this user serves.
-pub(super) fn connect_to(path: &Path) -> io::Result<UnixStream> {
+pub(crate) fn connect_to(path: &Path) -> io::Result<UnixStream> {
     let own = geteuid().as_raw();
     let meta = std::fs::symlink_metadata(path)?;
     if !meta.file_type().is_socket() || meta.uid() != own {
@@ -50,24 +50,42 @@ pub(super) fn connect_to(path: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
+fn cannot(path: &Path, what: &str, error: &dyn std::fmt::Display) -> Failure {
+    let path = path.display();
+    let text = format!(
+        "no worker can be reached on {path}: {what}: {error}; hint: start one with `molt_worker --memfd --socket {path}`"
+    );
+    Failure::new(Outcome::Unavailable, text)
+}
+
 /// Asks the worker behind a socket for its segment, which may be in any state. The connection can go on with a hello.
 pub(crate) fn look(path: &Path, until: Instant) -> Result<(Segment, UnixStream), Failure> {
-    let cannot = |what: &str, error: &dyn std::fmt::Display| {
-        let path = path.display();
-        let text = format!(
-            "no worker can be reached on {path}: {what}: {error}; hint: start one with `molt_worker --memfd --socket {path}`"
-        );
-        Failure::new(Outcome::Unavailable, text)
-    };
-    let stream = connect_to(path).map_err(|error| cannot("connect", &error))?;
+    let stream = ask(path)?;
     let mut inbox = Inbox::default();
-    handshake::send(stream.as_fd(), message::LOOK, &[], None).map_err(|error| cannot("ask", &error))?;
-    let answer = receive(&stream, &mut inbox, message::SEGMENT, until).map_err(|error| error.about(&cannot))?;
+    let answer = receive(&stream, &mut inbox, message::SEGMENT, until);
+    let answer = answer.map_err(|error| error.about(&|what, error| cannot(path, what, error)))?;
+    Ok((segment_of(answer, path)?, stream))
+}
+
+/// Puts the question; who serves there may be busy, or not there yet.
+pub(super) fn ask(path: &Path) -> Result<UnixStream, Failure> {
+    let stream = connect_to(path).map_err(|error| cannot(path, "connect", &error))?;
+    // Where this fails a supervisor without a worker has turned the newcomer away already: what it said is there to be read.
+    let _ = handshake::send(stream.as_fd(), message::LOOK, &[], None);
+    Ok(stream)
+}
+
+/// The segment that the answer means.
+pub(super) fn segment_of(answer: Message, path: &Path) -> Result<Segment, Failure> {
     let opened = match (answer.fd, std::str::from_utf8(&answer.payload)) {
         (Some(object), Ok("")) => nameless::open(object, &path.display().to_string()),
         (None, Ok(name)) if !name.is_empty() => Segment::open(name),
-        _ => return Err(cannot("its answer", &"neither a segment nor the name of one")),
+        _ => return Err(cannot(path, "its answer", &"neither a segment nor the name of one")),
     };
-    let segment = opened.map_err(|error| Failure::new(Outcome::Unavailable, error.to_string()))?;
-    Ok((segment, stream))
+    opened.map_err(|error| Failure::new(Outcome::Unavailable, error.to_string()))
+}
+
+/// What is said of a worker that does not answer.
+pub(super) fn silent(path: &Path) -> Failure {
+    cannot(path, "its answer", &"none came in time")
 }

@@ -71,7 +71,7 @@ pub fn before() -> Result<(), Failure> {
         let mut failed = Ok(());
         let live: Vec<_> = sessions.iter().filter_map(Weak::upgrade).filter(|session| session.is_mine()).collect();
         let pin = |session: Arc<Session>| {
-            let wanted = session.may_hold_results() && !session.is_dead();
+            let wanted = session.may_hold_results() && !session.is_lost();
             let answer = if wanted { session.pin(until) } else { Ok(None) };
             let pin = answer.unwrap_or_else(|failure| {
                 failed = Err(failure);

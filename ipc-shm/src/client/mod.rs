@@ -11,12 +11,14 @@ pub mod forks;
 mod holdings;
 mod parts;
 mod request;
+mod seek;
 mod session;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::bell::LONGEST_SLEEP;
 use crate::os::now_ns;
 use crate::{Address, Outcome, Segment};
 
@@ -26,6 +28,8 @@ pub use holdings::{ClientBlock, Lease};
 pub use request::{Body, Failure, OwnedRequest, Payload, Reply, Request};
 pub use session::Session;
 
+use seek::{Patience, Seeker, Sought};
+
 /// How long a call may take when neither it, nor its entry, nor the settings say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -33,12 +37,44 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Client {
     address: Address,
-    current: Mutex<Option<Arc<Session>>>,
+    current: Mutex<Current>,
+    changed: Condvar,
 }
 
-/// How long a request that lost its worker waits for the successor, within its own deadline: a supervised worker is back
-/// sooner, and where nobody starts one the caller should know soon.
+/// What the threads of a process share of their way to the worker.
+#[derive(Debug, Default)]
+struct Current {
+    session: Option<Arc<Session>>,
+    /// A search that was interrupted, for whoever goes on with it.
+    seeker: Option<Seeker>,
+    /// One thread looks for the worker; the others wait for what it finds.
+    seeking: bool,
+    /// Counts what searches came to.
+    searches: u64,
+    /// What the last one came to, if it failed.
+    failed: Option<Failure>,
+    /// Why there is no session yet.
+    why: Option<Failure>,
+    /// The segment of a worker that has gone, if it has no name to be found by: whether somebody starts that worker again
+    /// is asked of it.
+    gone: Option<Segment>,
+}
+
+impl Current {
+    fn leave(&mut self) -> Option<Arc<Session>> {
+        let session = self.session.take();
+        self.gone =
+            session.as_ref().map(|session| session.segment.clone()).filter(Segment::is_nameless).or(self.gone.take());
+        session
+    }
+}
+
+/// How long a request that lost its worker waits for a successor where nobody is known to start one, within its own
+/// deadline: the caller should know soon.
 const SUCCESSOR_WITHIN: Duration = Duration::from_millis(500);
+/// A request that has gone from worker to worker pauses before the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A worker that does not say within this time where its segment is hangs.
 pub const LOOK_WITHIN: Duration = Duration::from_secs(1);
@@ -47,12 +83,24 @@ pub const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// waited for again or cancelled.
 #[derive(Debug)]
 pub struct Pending {
-    channel: Channel,
-    id: u64,
-    /// What to send again if the worker is lost meanwhile.
+    /// Where it was sent; `None`: there is no worker yet.
+    sent: Option<(Channel, u64)>,
+    /// What to send, again if the worker is lost meanwhile.
     request: OwnedRequest,
-    /// It has been sent a second time already.
-    again: bool,
+    tries: Tries,
+}
+
+/// What has become of a call so far.
+#[derive(Debug)]
+struct Tries {
+    began_ns: u64,
+    /// How often it was sent.
+    sent: u32,
+    /// Set when there is first need of it: mostly there is none.
+    patience: Option<Patience>,
+    /// Why it is sent again: what its caller is told if that comes to nothing.
+    failed: Option<Failure>,
+    pause: Duration,
 }
 
 /// How a blocking call came back.
@@ -64,6 +112,53 @@ pub enum Called {
     Interrupted(Box<Pending>),
 }
 
+impl Tries {
+    fn new() -> Self {
+        Self { began_ns: now_ns(), sent: 0, patience: None, failed: None, pause: FIRST_PAUSE }
+    }
+
+    fn patience(&mut self, timeout: Option<Duration>, fallback: Duration) -> Patience {
+        *self.patience.get_or_insert_with(|| {
+            let gone = Duration::from_nanos(now_ns().saturating_sub(self.began_ns));
+            Patience::of(Duration::ZERO, timeout.unwrap_or(fallback).saturating_sub(gone))
+        })
+    }
+
+    /// Whether it is to be sent once more after this failure: what never ran always, within the one deadline, what may
+    /// have run once, and only if that does no harm.
+    fn again(&mut self, request: &Request<'_>, failure: &Failure, deadline: u64) -> bool {
+        let lost = |failure: &Failure| failure.outcome == Outcome::WorkerLost;
+        let may = match failure.outcome {
+            Outcome::Unavailable => failure.submitted,
+            Outcome::WorkerLost => failure.idempotent && !self.failed.as_ref().is_some_and(lost),
+            _ => false,
+        };
+        let left = Duration::from_nanos(deadline.saturating_sub(now_ns()));
+        if !may || !request.resend || left.is_zero() {
+            return false;
+        }
+        if self.failed.is_none() || lost(failure) {
+            self.failed = Some(failure.clone());
+        }
+        self.patience = Some(Patience::of(left.min(SUCCESSOR_WITHIN), left));
+        if self.sent > 1 {
+            std::thread::sleep(seek::jittered(self.pause).min(left));
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+        true
+    }
+
+    /// What the caller is told: a request that may have run is not called one that never ran.
+    fn told(&mut self, failure: Failure) -> Failure {
+        match self.failed.take() {
+            Some(first) if failure.outcome == Outcome::Unavailable => {
+                Failure { message: format!("{}; sent again: {}", first.message, failure.message), ..first }
+            }
+            _ => failure,
+        }
+    }
+}
+
 impl Client {
     /// Attaches by the segment's name, waiting up to `wait` for the worker to serve.
     pub fn attach(name: &str, socket: Option<PathBuf>, wait: Duration) -> Result<Self, Failure> {
@@ -73,7 +168,8 @@ impl Client {
     /// Attaches by a name or by a socket alone, waiting up to `wait` for the worker to serve.
     pub fn attach_to(address: Address, wait: Duration) -> Result<Self, Failure> {
         let session = Session::attach(&address, wait)?;
-        Ok(Self { address, current: Mutex::new(Some(session)) })
+        let current = Current { session: Some(session), ..Current::default() };
+        Ok(Self { address, current: current.into(), changed: Condvar::new() })
     }
 
     /// Where the worker is found.
@@ -84,90 +180,166 @@ impl Client {
     /// The segment to look at: the one that this client has attached to, which works while the worker hangs or is dead;
     /// without a session, the one that is found now.
     pub fn look(&self) -> Result<Segment, Failure> {
-        let current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        match current {
+        let session = self.locked().session.clone();
+        match session {
             Some(session) if session.segment.is_nameless() && session.segment.is_alive() => Ok(session.segment.clone()),
             _ => self.address.look(LOOK_WITHIN),
         }
     }
 
-    /// The session: the present one, or a new one if the worker has been started anew.
+    /// The session: the present one, or a new one if the worker has been started anew. Waits for nobody.
     pub fn session(&self) -> Result<Arc<Session>, Failure> {
-        self.session_within(Duration::ZERO)
-    }
-
-    fn session_within(&self, wait: Duration) -> Result<Arc<Session>, Failure> {
-        let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(session) = current.as_ref().filter(|session| !session.is_dead()) {
-            return Ok(session.clone());
+        let patience = Patience::of(Duration::ZERO, Duration::ZERO);
+        match self.find(patience)? {
+            Some(session) => Ok(session),
+            None => Err(self.not_yet(&self.locked())),
         }
-        *current = None;
-        let session = Session::attach(&self.address, wait)?;
-        Ok(current.insert(session).clone())
     }
 
-    /// Calls an entry and waits. A request that provably never ran is sent once more to the worker's successor; one that
-    /// may have run only if it is idempotent. Both within the one deadline.
+    /// The session, if there is one whose worker serves.
+    pub fn present(&self) -> Option<Arc<Session>> {
+        self.locked().session.as_ref().filter(|session| !session.is_dead()).cloned()
+    }
+
+    /// Looks for the worker's successor for a moment: `absent` where nobody is about to serve, else `restart`, and not
+    /// longer than a tenth of a second. Whether there is a session.
+    pub fn reattach(&self, absent: Duration, restart: Duration) -> Result<bool, Failure> {
+        self.find(Patience::of(absent, restart)).map(|found| found.is_some())
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The session, looked for a tenth of a second at most. `None`: not yet, and patience is not over.
+    fn find(&self, patience: Patience) -> Result<Option<Arc<Session>>, Failure> {
+        let slice_ends = Instant::now() + LONGEST_SLEEP;
+        let mut current = self.locked();
+        loop {
+            if let Some(session) = current.session.as_ref().filter(|session| !session.is_dead()) {
+                return Ok(Some(session.clone()));
+            }
+            if !current.seeking {
+                break;
+            }
+            let searches = current.searches;
+            let left = slice_ends.saturating_duration_since(Instant::now());
+            let waited = self.changed.wait_timeout_while(current, left, |now| now.searches == searches);
+            current = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            let now = Instant::now();
+            if current.searches != searches
+                && now >= patience.absent
+                && let Some(failure) = &current.failed
+            {
+                return Err(failure.clone()); // this one would have found the same
+            }
+            if current.searches == searches && now >= slice_ends {
+                return if now >= patience.restart { Err(self.not_yet(&current)) } else { Ok(None) };
+            }
+        }
+        current.seeking = true;
+        let former = current.leave();
+        let seeker = current.seeker.take();
+        let mut seeker = seeker.unwrap_or_else(|| Seeker::new(current.gone.clone()));
+        drop(current);
+        if let Some(former) = former {
+            former.close_idle_channels(); // what is in use on it goes on
+        }
+        let search = Search(self);
+        let sought = seeker.seek(&self.address, patience, LONGEST_SLEEP);
+        search.ends_with(sought, seeker)
+    }
+
+    fn not_yet(&self, current: &Current) -> Failure {
+        current.failed.as_ref().or(current.why.as_ref()).cloned().unwrap_or_else(|| {
+            let name = &self.address;
+            Failure::new(
+                Outcome::Unavailable,
+                format!("the worker of {name} is gone, and the next one does not serve yet"),
+            )
+        })
+    }
+
+    /// Calls an entry and waits. A request that provably never ran is sent again to the worker's successor; one that may
+    /// have run once more, if it is idempotent. All within the one deadline.
     pub fn call(&self, request: &Request<'_>) -> Result<Called, Failure> {
-        let session = self.session()?;
-        let deadline = session.deadline(request);
-        match self.attempt(&session, request, deadline, false) {
-            Err(failure) if may_resend(request, &failure) => self.resend(request, deadline, failure),
-            other => other,
+        self.go_on(request, Tries::new())
+    }
+
+    fn go_on(&self, request: &Request<'_>, mut tries: Tries) -> Result<Called, Failure> {
+        loop {
+            let found = match self.present() {
+                Some(session) => Ok(Some(session)),
+                None => self.find(tries.patience(request.timeout, request.fallback_timeout)),
+            };
+            let session = match found {
+                Ok(Some(session)) => session,
+                Ok(None) => {
+                    let request = OwnedRequest::of(request, &[]);
+                    return Ok(Called::Interrupted(Box::new(Pending { sent: None, request, tries })));
+                }
+                Err(failure) => return Err(tries.told(failure)),
+            };
+            let deadline = session.deadline_from(tries.began_ns, request);
+            tries.sent += 1;
+            let failure = match self.attempt(&session, request, deadline) {
+                Attempted::Reply(reply) => return Ok(Called::Reply(reply, tries.sent > 1)),
+                Attempted::Interrupted(channel, id) => {
+                    let request = OwnedRequest::of(request, channel.blocks_of(id));
+                    return Ok(Called::Interrupted(Box::new(Pending { sent: Some((channel, id)), request, tries })));
+                }
+                Attempted::Failed(failure) => failure,
+            };
+            if !tries.again(request, &failure, deadline) {
+                return Err(tries.told(failure));
+            }
         }
     }
 
-    fn resend(&self, request: &Request<'_>, deadline: u64, first: Failure) -> Result<Called, Failure> {
-        let left = Duration::from_nanos(deadline.saturating_sub(now_ns()));
-        // If there is no successor, the first failure says more than its absence.
-        let Ok(session) = self.session_within(left.min(SUCCESSOR_WITHIN)) else { return Err(first) };
-        self.attempt(&session, request, deadline, true)
-    }
-
-    fn attempt(
-        &self,
-        session: &Arc<Session>,
-        request: &Request<'_>,
-        deadline: u64,
-        again: bool,
-    ) -> Result<Called, Failure> {
-        let mut channel = session.checkout(deadline)?;
+    fn attempt(&self, session: &Arc<Session>, request: &Request<'_>, deadline: u64) -> Attempted {
+        let mut channel = match session.checkout(deadline) {
+            Ok(channel) => channel,
+            Err(failure) => return Attempted::Failed(failure),
+        };
         let id = match channel.submit_waiting(request, deadline) {
             Ok(id) => id,
             Err(failure) => {
                 channel.check_in();
-                return Err(failure);
+                return Attempted::Failed(failure);
             }
         };
         match self.settle(&mut channel, id) {
-            None => {
-                let request = OwnedRequest::of(request, channel.blocks_of(id));
-                Ok(Called::Interrupted(Box::new(Pending { channel, id, request, again })))
-            }
+            None => Attempted::Interrupted(channel, id),
             Some(settled) => {
                 channel.check_in();
-                settled.map(|reply| Called::Reply(reply, again))
+                settled.map_or_else(Attempted::Failed, Attempted::Reply)
             }
         }
     }
 
     /// Waits on for an interrupted call.
     pub fn resume(&self, mut pending: Box<Pending>) -> Result<Called, Failure> {
-        let deadline = pending.channel.deadline_of(pending.id).unwrap_or_else(now_ns);
-        let Some(settled) = self.settle(&mut pending.channel, pending.id) else {
-            return Ok(Called::Interrupted(pending));
-        };
-        let Pending { channel, request, again, .. } = *pending;
-        channel.check_in();
-        match settled {
-            Ok(reply) => Ok(Called::Reply(reply, again)),
-            Err(failure) => request.with(|request| {
-                if !again && may_resend(request, &failure) {
-                    self.resend(request, deadline, failure)
-                } else {
-                    Err(failure)
-                }
-            }),
+        if let Some((channel, id)) = &mut pending.sent {
+            let deadline = channel.deadline_of(*id).unwrap_or_else(now_ns);
+            let Some(settled) = self.settle(channel, *id) else { return Ok(Called::Interrupted(pending)) };
+            let Pending { sent, request, mut tries } = *pending;
+            sent.into_iter().for_each(|(channel, _)| channel.check_in());
+            return match settled {
+                Ok(reply) => Ok(Called::Reply(reply, tries.sent > 1)),
+                Err(failure) => request.with(|request| match tries.again(request, &failure, deadline) {
+                    true => self.go_on(request, tries),
+                    false => Err(tries.told(failure)),
+                }),
+            };
+        }
+        let (timeout, fallback) = pending.request.timeouts();
+        match self.find(pending.tries.patience(timeout, fallback)) {
+            Ok(None) => Ok(Called::Interrupted(pending)),
+            Ok(Some(_)) => {
+                let Pending { request, tries, .. } = *pending;
+                request.with(|request| self.go_on(request, tries))
+            }
+            Err(failure) => Err(pending.tries.told(failure)),
         }
     }
 
@@ -186,24 +358,27 @@ impl Client {
     }
 
     /// Takes an interrupted call back.
-    pub fn cancel(&self, mut pending: Box<Pending>) {
-        pending.channel.abandon(pending.id);
-        pending.channel.check_in();
+    pub fn cancel(&self, pending: Box<Pending>) {
+        if let Some((mut channel, id)) = pending.sent {
+            channel.abandon(id);
+            channel.check_in();
+        }
     }
 
     /// Leaves that session: if it is still the present one, the next call attaches anew.
     pub fn forget(&self, session: &Arc<Session>) {
         session.mark_dead();
-        let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if current.as_ref().is_some_and(|present| Arc::ptr_eq(present, session)) {
-            *current = None;
-        }
+        let mut current = self.locked();
+        let is_present = current.session.as_ref().is_some_and(|present| Arc::ptr_eq(present, session));
+        let left = is_present.then(|| current.leave());
+        drop(current);
+        drop(left);
     }
 
     /// Ends the session, as soon as the last reply, table or block of it is gone.
     pub fn close(&self) {
-        let mut current = self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(session) = current.take() {
+        let session = self.locked().session.take();
+        if let Some(session) = session {
             session.close_idle_channels();
         }
     }
@@ -213,7 +388,7 @@ impl Client {
         // A thread of the parent may have held the lock at the fork: then there is nothing to be had through it, and
         // `forks::in_child` has closed the descriptors.
         if let Ok(mut current) = self.current.try_lock()
-            && let Some(session) = current.take()
+            && let Some(session) = current.session.take()
         {
             session.close_inherited();
             std::mem::forget(session);
@@ -221,13 +396,46 @@ impl Client {
     }
 }
 
-fn may_resend(request: &Request<'_>, failure: &Failure) -> bool {
-    let safe = match failure.outcome {
-        Outcome::Unavailable => failure.submitted,
-        Outcome::WorkerLost => failure.idempotent,
-        _ => false,
-    };
-    safe && request.resend
+/// A request's way through one worker.
+enum Attempted {
+    Reply(Reply),
+    Failed(Failure),
+    Interrupted(Channel, u64),
+}
+
+/// This thread looks for the worker, for all threads of the process; they wait until it is dropped.
+struct Search<'a>(&'a Client);
+
+impl Search<'_> {
+    fn ends_with(self, sought: Sought, seeker: Seeker) -> Result<Option<Arc<Session>>, Failure> {
+        let mut current = self.0.locked();
+        current.failed = None;
+        match sought {
+            Sought::Found(session) => {
+                current.session = Some(session.clone());
+                current.gone = None;
+                Ok(Some(session))
+            }
+            Sought::Failed(failure) => {
+                current.failed = Some(failure.clone());
+                Err(failure)
+            }
+            Sought::NotYet(why) => {
+                (current.seeker, current.why) = (Some(seeker), Some(why));
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for Search<'_> {
+    fn drop(&mut self) {
+        let mut current = self.0.locked();
+        current.seeking = false;
+        current.searches += 1;
+        drop(current);
+        self.0.changed.notify_all();
+    }
 }
 
 impl Drop for Client {

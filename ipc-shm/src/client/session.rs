@@ -19,7 +19,7 @@ use crate::frame::Handle;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, layout_hash};
 use crate::os::now_ns;
-use crate::segment::{Segment, SegmentError};
+use crate::segment::Segment;
 use crate::stats::EntryStats;
 use crate::{Address, Outcome, lease};
 
@@ -29,11 +29,12 @@ use super::dial;
 use super::forks;
 use super::holdings::{ClientBlock, Lease};
 use super::request::{Failure, Request};
+use super::seek::{Patience, Seeker, Sought};
 
 /// A client's wait for the worker's own time-out answer, beyond the deadline.
 pub(super) const GRACE_NS: u64 = 20_000_000;
 /// The worker answers a handshake at once, or it hangs.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const HANDSHAKE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Ids are unique over all sessions of the process: after a restart of the worker, a late answer of the old session
 /// cannot be taken for an answer of the new one.
@@ -116,36 +117,22 @@ impl fmt::Debug for Session {
 impl Session {
     /// Finds the segment and says hello. Tries until `wait` has passed.
     pub fn attach(address: &Address, wait: Duration) -> Result<Arc<Self>, Failure> {
-        let started = Instant::now();
-        let mut pause = Duration::from_millis(2);
+        let (mut seeker, patience) = (Seeker::new(None), Patience::of(wait, wait.max(HANDSHAKE_WITHIN)));
         loop {
-            match Self::try_attach(address, Instant::now() + HANDSHAKE_WITHIN) {
-                Err(failure) if failure.outcome == Outcome::Unavailable && started.elapsed() + pause < wait => {
-                    // A name that does not exist yet cannot be waited on; the pause grows to keep this cheap.
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(50));
-                }
-                other => return other,
+            match seeker.seek(address, patience, HANDSHAKE_WITHIN) {
+                Sought::Found(session) => return Ok(session),
+                Sought::Failed(failure) => return Err(failure),
+                Sought::NotYet(_) => {}
             }
         }
     }
 
     /// Attaches once; the worker has until then to answer.
-    fn try_attach(address: &Address, until: Instant) -> Result<Arc<Self>, Failure> {
-        let not_serving = |error: SegmentError| unavailable(error.to_string());
-        match address {
-            Address::Name { shm, socket } => {
-                let segment = Segment::open_serving(shm).map_err(not_serving)?;
-                let path = socket.clone().unwrap_or_else(|| segment.socket());
-                let stream =
-                    dial::connect_to(&path).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
-                Self::over(segment, stream, &path, until)
-            }
-            Address::Socket(path) => {
-                let (segment, stream) = dial::look(path, until)?;
-                Self::over(segment.serving().map_err(not_serving)?, stream, path, until)
-            }
-        }
+    pub(super) fn try_attach(shm: &str, socket: Option<&Path>, until: Instant) -> Result<Arc<Self>, Failure> {
+        let segment = Segment::open_serving(shm).map_err(|error| unavailable(error.to_string()))?;
+        let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
+        let stream = dial::connect_to(&path).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
+        Self::over(segment, stream, &path, until)
     }
 
     /// Attaches over a connection to the worker, at `path` for messages; the worker has until then to answer.
@@ -199,8 +186,13 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether the worker is known to be gone.
+    /// Whether the worker is known to be gone, or says that it goes: what is asked now belongs to its successor.
     pub fn is_dead(&self) -> bool {
+        self.is_lost() || !self.segment.is_serving()
+    }
+
+    /// Whether the worker is known to be gone. One that goes still answers what it runs, and keeps what is held.
+    pub(super) fn is_lost(&self) -> bool {
         self.dead.load(Ordering::Acquire)
     }
 
@@ -228,13 +220,18 @@ impl Session {
 
     /// When a request's time is up: its own limit, capped by the entry's; without one the entry's, else the fallback.
     pub fn deadline(&self, request: &Request<'_>) -> u64 {
+        self.deadline_from(now_ns(), request)
+    }
+
+    /// The same for a request that began then.
+    pub(super) fn deadline_from(&self, began_ns: u64, request: &Request<'_>) -> u64 {
         let timeout = match (request.timeout, self.facts(request).limit) {
             (Some(own), Some(limit)) => own.min(limit),
             (Some(own), None) => own,
             (None, Some(limit)) => limit,
             (None, None) => request.fallback_timeout,
         };
-        now_ns().saturating_add(timeout.as_nanos().min(u64::MAX as u128 / 4) as u64)
+        began_ns.saturating_add(timeout.as_nanos().min(u64::MAX as u128 / 4) as u64)
     }
 
     /// Whether running a request twice does no harm: as the caller says, else as the entry says.

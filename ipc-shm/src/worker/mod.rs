@@ -3,6 +3,7 @@
 //! The way of a request: [`Poller`] copies a frame out of a request ring and hands an [`Inflight`] to the [`Service`];
 //! some thread runs it between `begin` and `answer`; `answer` writes the response frame and wakes the client if it sleeps.
 
+mod former;
 mod host;
 mod inflight;
 mod listener;
@@ -14,9 +15,10 @@ mod resident;
 mod sessions;
 mod stop;
 
+pub use former::Former;
 pub use host::{Host, NotResident};
 pub use inflight::{Answer, AnswerBody, Inflight, Metrics, Payload, Placed, Probe, TableInput};
-pub use listener::{StartError, default_socket};
+pub use listener::{Listener, StartError, default_socket};
 pub use poller::{Poller, Service};
 pub use resident::Resident;
 pub use stop::Stop;

@@ -13,16 +13,16 @@ use nix::sys::eventfd::EventFd;
 
 use crate::attention;
 use crate::bell::{self, LONGEST_SLEEP};
-use crate::client::LOOK_WITHIN;
 use crate::doorbell::{self, Woken};
 use crate::frame::{NAME_MAX, RequestHead, kind, request_flag};
 use crate::layout::{HEARTBEAT_AT, STATE_STOPPED, STATE_STOPPING, SlotState, channel, totals};
 use crate::os::now_ns;
 use crate::outcome::Outcome;
-use crate::segment::OwnedSegment;
+use crate::segment::{Claim, OwnedSegment};
 use crate::spin::SpinBudget;
-use crate::{Address, stats};
+use crate::stats;
 
+use super::former::Former;
 use super::host::Host;
 use super::inflight::{Answer, Inflight};
 use super::listener::{Listener, StartError};
@@ -37,6 +37,8 @@ pub trait Service {
     fn serve(&self, request: Inflight);
     /// Looks for requests of this channel that were cancelled while they ran.
     fn cancelled(&self, channel: u32);
+    /// The worker stops: what waits and has not begun is to be answered now, not when its turn would have come.
+    fn stopping(&self) {}
 }
 
 /// The poller.
@@ -59,6 +61,8 @@ pub struct Poller {
     spin: SpinBudget,
     /// Accepting rests until then: the process is out of descriptors.
     pub(super) accept_after: Option<Instant>,
+    /// The worker's successor has said that it serves.
+    pub(super) succeeded: bool,
 }
 
 /// What an epoll event is about, packed into its 64 bits: the kind in the top byte, the number below.
@@ -106,15 +110,22 @@ impl Token {
 const MOST_A_VISIT: u32 = 32;
 /// While requests keep coming, newcomers wait at most this long to be heard.
 const LOOK_AT_SOCKETS_EVERY: Duration = Duration::from_millis(1);
+/// How long a worker whose successor serves finishes what it runs: longer than a query may take where nobody says.
+const SUCCEEDED_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection may take to say hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 impl Poller {
     /// Listens on the segment's socket. The segment is not ready yet: see [`Poller::open`].
     pub fn new(owned: OwnedSegment) -> Result<Self, StartError> {
+        let listener = Listener::bind(owned.segment.socket())?;
+        Self::listening(owned, listener)
+    }
+
+    /// The same with a socket that is bound already.
+    pub fn listening(owned: OwnedSegment, listener: Listener) -> Result<Self, StartError> {
         let place = owned.segment.socket();
         let os = |error: io::Error| StartError::Os { doing: "poll", path: place.clone(), error };
-        let listener = Listener::bind(place.clone(), owned.segment.header.instance)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| os(errno.into()))?;
         let wake = Arc::new(EventFd::new().map_err(|errno| os(errno.into()))?);
         let host = Host::new(owned.segment.clone());
@@ -136,28 +147,41 @@ impl Poller {
             ticket: 0,
             spin: SpinBudget::worker(),
             accept_after: None,
+            succeeded: false,
         };
         poller.watch(&poller.listener, Token::Listener).map_err(os)?;
         poller.watch(&*poller.wake, Token::Wake).map_err(os)?;
         Ok(poller)
     }
 
-    /// Gives the segment its name and says that the worker serves. Returns the pid of the worker that had the name and
-    /// still lives (only with `replace`).
-    pub fn open(&mut self, replace: bool) -> Result<Option<u32>, StartError> {
-        let named = self.owned.publish(replace)?;
-        let nameless = self.owned.segment.is_nameless();
-        // Without a name the socket is what a former worker had.
-        let previous = if nameless { self.former_worker() } else { named };
-        let listened = self.listener.publish(replace)?;
-        self.owned.ready();
-        Ok(if nameless { listened.and(previous.or(listened)) } else { previous })
+    /// Gives the segment its name and says that the worker serves. Returns the worker that had the name and still lives
+    /// (only with `replace`), for it to be told.
+    pub fn open(&mut self, replace: bool) -> Result<Option<Former>, StartError> {
+        self.open_with(if replace { Claim::Anybodys } else { Claim::Free })
     }
 
-    /// The live worker that the socket leads to now.
-    fn former_worker(&self) -> Option<u32> {
-        let segment = Address::Socket(self.owned.segment.socket()).look(LOOK_WITHIN).ok()?;
-        segment.is_alive().then_some(segment.header.worker_pid)
+    /// The same for any kind of name. Of a segment that has none it is the socket's path that is claimed.
+    pub fn open_with(&mut self, claim: Claim) -> Result<Option<Former>, StartError> {
+        let Self { owned, listener, .. } = self;
+        let replace = claim == Claim::Anybodys;
+        let (nameless, instance) = (owned.segment.is_nameless(), owned.segment.header.instance);
+        let mut former = None;
+        owned.publish_with(claim, |live| {
+            // Before its socket loses its path.
+            former = match live {
+                Some(live) => Some(Former::of(live)),
+                None if nameless && replace => Former::at(listener.place(), instance),
+                None => None,
+            };
+            listener.publish(replace)
+        })?;
+        self.owned.ready();
+        Ok(former)
+    }
+
+    /// Leaves name and socket where they are when this worker ends: its supervisor starts it again.
+    pub fn keep_name(&mut self) {
+        self.owned.keep_name();
     }
 
     /// What the worker's threads share.
@@ -187,9 +211,13 @@ impl Poller {
             if stop.is_at_once() {
                 return Ok(());
             }
+            if self.succeeded {
+                stop.leave();
+            }
             if stop.is_wanted() && stopping.is_none() {
                 stopping = Some(Instant::now());
                 self.host.segment.set_state(STATE_STOPPING);
+                service.stopping();
             }
             let full = last_scan.elapsed() >= LONGEST_SLEEP;
             if full {
@@ -199,6 +227,7 @@ impl Poller {
             let worked = self.take_attention(service, full, stopping.is_some());
             if let Some(since) = stopping {
                 let running = self.in_flight();
+                let patience = if stop.is_leaving() { patience.max(SUCCEEDED_PATIENCE) } else { patience };
                 if (running == 0 && !worked) || since.elapsed() > patience {
                     return Ok(());
                 }
@@ -388,6 +417,8 @@ impl Drop for Poller {
         self.sessions.values().filter_map(|session| session.peer.as_ref()).for_each(|peer| peer.abandon_leases());
         self.pins.values().for_each(|pin| pin.pinned.abandon());
         self.host.segment.set_state(STATE_STOPPED);
+        let Self { owned, listener, .. } = self;
+        owned.retire(|| listener.unlink());
     }
 }
 

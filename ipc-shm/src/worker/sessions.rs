@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 use crate::attention;
 use crate::bell::{self, LONGEST_SLEEP};
 use crate::doorbell::Woken;
-use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
+use crate::handshake::{self, Hello, Inbox, Leave, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, SlotState, layout_hash, session, totals};
 use crate::os::{now_ns, peer_pidfd};
 use crate::outcome::Outcome;
@@ -155,6 +155,7 @@ impl Poller {
             message::OPEN => self.open_channel(id),
             message::LOOK => self.tell_segment(id),
             message::PIN => self.pin(id, message.fd),
+            message::LEAVE => self.leave(id, &message.payload),
             other => Err(format!("message of kind {other} does not come from a client")),
         }
     }
@@ -218,6 +219,16 @@ impl Poller {
         let welcome = Welcome { slot, reserved: 0, generation };
         handshake::send(session.socket.as_fd(), message::WELCOME, &welcome.encode(), None)
             .map_err(|error| error.to_string())
+    }
+
+    /// A successor says that it serves. Asked for by whoever means another start of the worker, it is refused.
+    fn leave(&mut self, id: u64, payload: &[u8]) -> Result<(), String> {
+        let leave = Leave::decode(payload.try_into().map_err(|_| format!("leave of {} bytes", payload.len()))?);
+        if leave.instance != self.host.segment.header.instance {
+            return self.refuse(id, Outcome::Unavailable, "that start of the worker is not here any more");
+        }
+        self.succeeded = true;
+        Ok(())
     }
 
     fn open_channel(&mut self, id: u64) -> Result<(), String> {

@@ -184,8 +184,10 @@ fn list(arguments: &Arguments) {
         put(NOTHING);
     }
     for report in reports {
+        let restarts = report.worker.supervisor.map_or(String::new(), |supervisor| format!("  {}", supervisor.text));
         put(&format!(
-            "{:20} {:9} pid {:<8} up {:>8.0} s  {:>3} sessions  arena {} of {}\n",
+            "{:20} {:9} pid {:<8} up {:>8.0} s  {:>3} sessions  arena {} of {}{restarts}
+",
             report.segment.name,
             report.worker.state,
             report.worker.pid,
@@ -214,6 +216,9 @@ fn text(report: &Report) -> String {
         report.segment.epoch
     );
     let _ = writeln!(out, "worker    {}  pid {}  up {:.0} s", worker.state, worker.pid, worker.uptime_s);
+    if let Some(supervisor) = &worker.supervisor {
+        let _ = writeln!(out, "restarts  {}", supervisor.text);
+    }
     let _ = writeln!(
         out,
         "arena     {} of {} in {} blocks",
@@ -258,6 +263,9 @@ fn prometheus(report: &Report) -> String {
     let name = &report.segment.name;
     let up = u8::from(report.worker.state == "serving");
     let _ = writeln!(out, "molt_up{{segment=\"{name}\"}} {up}");
+    if let Some(supervisor) = &report.worker.supervisor {
+        let _ = writeln!(out, "molt_restarts_total{{segment=\"{name}\"}} {}", supervisor.restarts);
+    }
     let _ = writeln!(out, "molt_arena_bytes{{segment=\"{name}\"}} {}", report.arena.total_bytes);
     let _ = writeln!(out, "molt_arena_used_bytes{{segment=\"{name}\"}} {}", report.arena.used_bytes);
     let _ = writeln!(out, "molt_sessions{{segment=\"{name}\"}} {}", report.sessions.len());

@@ -1,0 +1,187 @@
+//! A worker is succeeded by another one while it is at work: nothing is lost, and nobody is signalled by mistake.
+
+mod common;
+
+use std::time::Duration;
+
+use common::ask::{Ask, Line, health, hold_body, marked, queued};
+use common::load::{self, Kind, Load, all_go_on, nothing_was_lost};
+use common::{Folder, SOON, Worker, address, nameless, names_of, trial_manifest, unique_shm, until, until_true};
+use molt_ipc_shm::client::Client;
+use molt_ipc_shm::layout::Geometry;
+use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
+use molt_ipc_shm::{Codec, Outcome};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+#[test]
+fn load_role() {
+    load::play();
+}
+
+fn supervised(threads: &str) -> Worker {
+    Worker::start(Folder::new(), Some(&trial_manifest()), &["--threads", threads, "--supervise"])
+}
+
+fn serving_pid(shm: &str) -> Option<u32> {
+    address(shm).look(Duration::from_millis(200)).ok()?.serving().ok().map(|segment| segment.header.worker_pid)
+}
+
+/// Waits until another worker serves and the one before it has gone.
+fn succeeded(worker: &Worker, before: u32) -> u32 {
+    let now = until("another worker", || serving_pid(&worker.shm).filter(|pid| *pid != before));
+    until_true("the end of the former one", || kill(Pid::from_raw(before as i32), None).is_err());
+    now
+}
+
+/// Fault 34: upgrades one after the other under load; half of the requests must not run twice.
+#[test]
+fn no_request_is_lost_when_a_supervised_worker_is_upgraded_under_load() {
+    let mut worker = supervised("2");
+    let mut loads = Load::of(&worker, &[Kind::Once, Kind::Once, Kind::Idempotent], 3);
+    let first = serving_pid(&worker.shm).unwrap();
+    let mut pid = first;
+    for _ in 0..3 {
+        all_go_on(&mut loads, 20);
+        worker.signal(Signal::SIGHUP);
+        pid = succeeded(&worker, pid);
+        all_go_on(&mut loads, 20);
+    }
+    let tally = nothing_was_lost(loads);
+    assert!(tally.right > 300, "{tally:?}");
+    assert!(pid != first && names_of(&worker.shm) == [&worker.shm[1..]] && worker.socket().exists());
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.ended().success(), "{}", worker.log());
+    assert!(names_of(&worker.shm).is_empty() && !worker.socket().exists(), "{}", worker.log());
+}
+
+/// Fault 34, without a supervisor.
+#[test]
+fn no_request_is_lost_when_a_worker_is_replaced_under_load() {
+    let mut worker = Worker::trial(&["--threads", "2"]);
+    let mut loads = Load::of(&worker, &[Kind::Once, Kind::Idempotent], 3);
+    for _ in 0..2 {
+        all_go_on(&mut loads, 20);
+        let next = successor(&worker, &[]);
+        assert!(worker.ended().success(), "{}", worker.log());
+        assert!(worker.log().contains("a successor serves"), "{}", worker.log());
+        worker = next;
+        all_go_on(&mut loads, 20);
+    }
+    nothing_was_lost(loads);
+    assert!(worker.socket().exists());
+}
+
+fn successor(old: &Worker, more: &[&str]) -> Worker {
+    let (socket, exports) = (old.socket(), old.folder.join("exports.json"));
+    let mut args = vec!["--replace", "--socket", socket.to_str().unwrap(), "--exports", exports.to_str().unwrap()];
+    args.extend(more);
+    Worker::launch(old.shm.clone(), old.folder.clone(), &args).serves_as_successor()
+}
+
+/// Fault 34: what runs is finished where it runs, for longer than a stop would wait; what waits moves at once.
+#[test]
+fn what_runs_stays_and_what_waits_moves() {
+    let worker = supervised("1");
+    let client = worker.client();
+    let (mark, gate) = (worker.folder.join("mark"), worker.folder.join("gate"));
+    let body = hold_body(&mark, &gate);
+    let hold = Ask::of("trial_hold").body(Codec::Json, &body).idempotent(false).timeout(4 * SOON);
+    let big = br#"{"bytes": 5}"#;
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| hold.call(&client));
+        marked(&mark, "started");
+        let waiting = scope.spawn(|| Ask::of("trial_big").body(Codec::Json, big).accept(Codec::Raw).call(&client));
+        queued(&client, 1);
+        let old = serving_pid(&worker.shm).unwrap();
+        let segment = common::look(&worker.shm).unwrap();
+        worker.signal(Signal::SIGHUP);
+        // The only thread of the old worker is held: only the new one can answer this.
+        let moved = waiting.join().unwrap();
+        assert_eq!((moved.bytes(), moved.resent), (b"xxxxx".to_vec(), true));
+        assert_ne!(health(&client)["pid"], old, "new calls go to the new worker");
+        assert_eq!(segment.state_name(), "stopping", "the old header tells");
+        // Longer than a worker that is told to stop would wait.
+        std::thread::sleep(Duration::from_secs(11));
+        assert!(!running.is_finished(), "what runs was given up");
+        std::fs::write(&gate, "").unwrap();
+        let answer = running.join().unwrap();
+        assert_eq!((answer.value::<String>(), answer.resent), ("held".into(), false));
+        until_true("the end of the old one", || kill(Pid::from_raw(old as i32), None).is_err());
+    });
+}
+
+/// Fault 34: an upgrade that cannot start changes nothing; mended, it goes through.
+#[test]
+fn an_upgrade_that_cannot_start_leaves_the_old_worker_at_work() {
+    let worker = supervised("1");
+    let client = worker.client();
+    let before = health(&client)["pid"].clone();
+    let exports = worker.folder.join("exports.json");
+    let good = std::fs::read(&exports).unwrap();
+    std::fs::write(&exports, "{").unwrap();
+    worker.signal(Signal::SIGHUP);
+    until_true("a refusal in the log", || worker.log().contains("the new worker could not start"));
+    assert_eq!(health(&client)["pid"], before);
+    let left = std::fs::read_dir(worker.folder.path()).unwrap().flatten();
+    let sockets: Vec<_> = left.filter(|file| file.file_name().to_string_lossy().starts_with("w.sock")).collect();
+    assert_eq!(sockets.len(), 1, "{sockets:?}");
+    std::fs::write(&exports, good).unwrap();
+    worker.signal(Signal::SIGHUP);
+    let pid = succeeded(&worker, before.as_u64().unwrap() as u32);
+    assert_eq!(health(&client)["pid"], pid);
+}
+
+/// A supervised worker that another one replaces from outside is not started again.
+#[test]
+fn a_supervisor_ends_when_its_worker_is_replaced() {
+    let mut old = supervised("1");
+    let client = old.client();
+    let next = successor(&old, &[]);
+    assert!(old.ended().success(), "{}", old.log());
+    assert_eq!(health(&client)["pid"], next.pid());
+    assert!(next.socket().exists() && names_of(&next.shm) == [&next.shm[1..]]);
+}
+
+/// Fault 56: the pid in a segment may be anybody's by now. This test is the process that it names; a worker that sent a
+/// signal there would end it.
+#[test]
+fn the_pid_in_a_segment_is_sent_no_signal() {
+    if nameless() {
+        return; // a name is what leads to such a segment; without one it is the socket, whose end is closed here
+    }
+    let (shm, folder) = (unique_shm(), std::sync::Arc::new(Folder::new()));
+    let geometry = Geometry::for_arena(4 << 20);
+    let plan = Blueprint { geometry, socket: folder.join("gone.sock"), max_body: 1 << 20, session_quota: 1 << 20 };
+    let mut mine = OwnedSegment::create(&shm, &plan).unwrap();
+    mine.publish(false).unwrap();
+    mine.ready();
+    let socket = folder.join("w.sock").display().to_string();
+    let next = Worker::launch(shm.clone(), folder, &["--replace", "--socket", &socket]).serves_as_successor();
+    until_true("word of it in the log", || next.log().contains("could not be told to leave"));
+    assert_eq!(serving_pid(&shm), Some(next.pid()));
+    drop(mine);
+    assert_eq!(serving_pid(&shm), Some(next.pid()), "the former holder took the name along");
+    assert_eq!(Ask::of("health").call(&next.client()).outcome, Outcome::Ok);
+}
+
+/// Fault 34 for event loops: what is in flight on the old worker is answered there, what comes next goes to the new one.
+#[test]
+fn an_open_channel_ends_what_it_has_on_the_old_worker() {
+    let mut old = Worker::trial(&["--threads", "1"]);
+    let client: Client = old.client();
+    let (mark, gate) = (old.folder.join("mark"), old.folder.join("gate"));
+    let body = hold_body(&mark, &gate);
+    let mut line = Line::open(&client);
+    let running = line.send(&Ask::of("trial_hold").body(Codec::Json, &body));
+    marked(&mark, "started");
+    let waiting = line.send(&Ask::of("trial_hold").body(Codec::Json, &body));
+    queued(&client, 1);
+    let next = successor(&old, &[]);
+    line.answer(waiting).fails(Outcome::Unavailable, &["stopping", "not started"]);
+    assert!(old.ended_by_now().is_none(), "{}", old.log());
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(line.answer(running).value::<String>(), "held");
+    assert!(old.ended().success());
+    assert_eq!(health(&client)["pid"], next.pid());
+}

@@ -1,0 +1,356 @@
+//! Looking for a worker: at first, and again when the one that was there has gone.
+//!
+//! How long that pays depends on what there is. Nobody: the caller is told at once, or waits as long as it likes to. A
+//! worker that is starting, or a dead one whose supervisor holds its socket open: somebody is about to serve, so a client
+//! queues up there and is told the moment that it does. Where the socket is all that is known of a worker, the question
+//! for its segment waits in that queue. All clients of a worker look at the same time when it dies; pauses
+//! between tries are therefore of random length, and a process looks once, however many of its threads wait.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::Outcome;
+use crate::handshake::{self, Hello, Inbox, Message, Received, message};
+use crate::layout::{LAYOUT_VERSION, STATE_STARTING, layout_hash};
+use crate::segment::{Segment, random};
+use crate::{Address, address};
+
+use super::dial;
+use super::request::Failure;
+use super::session::{HANDSHAKE_WITHIN, Session};
+
+/// Until when to look for a worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Where nobody is about to serve.
+    pub absent: Instant,
+    /// Where somebody is.
+    pub restart: Instant,
+}
+
+impl Patience {
+    /// That long from now.
+    pub fn of(absent: Duration, restart: Duration) -> Self {
+        let now = Instant::now();
+        Self { absent: now + absent, restart: now + restart.max(absent) }
+    }
+}
+
+/// What came of looking for a while.
+#[derive(Debug)]
+pub(super) enum Sought {
+    /// A session with the worker.
+    Found(Arc<Session>),
+    /// Nobody serves, and nobody is waited for any longer.
+    Failed(Failure),
+    /// A signal came, or the time for this look is over; why there is no session yet.
+    NotYet(Failure),
+}
+
+/// What is about to be.
+enum Prospect {
+    /// Nobody is about to serve.
+    Nobody,
+    /// Somebody is: look again soon.
+    Soon,
+    /// The worker is dead and its supervisor holds its socket open.
+    Queue(Segment),
+}
+
+/// A place in the queue of a socket whose worker is being started.
+#[derive(Debug)]
+struct Place {
+    line: UnixStream,
+    inbox: Inbox,
+    /// The dead worker's.
+    instance: u64,
+}
+
+/// The question for a segment, put to whoever serves at a socket, or will.
+#[derive(Debug)]
+struct Question {
+    line: UnixStream,
+    inbox: Inbox,
+    put: Instant,
+}
+
+/// A search that may be interrupted and gone on with.
+#[derive(Debug)]
+pub(super) struct Seeker {
+    place: Option<Place>,
+    question: Option<Question>,
+    /// The last known segment behind a socket.
+    gone: Option<Segment>,
+    pause: Duration,
+    /// Tries in a row that found a worker that serves and did not get a session.
+    turned_away: u32,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// A worker that serves may go between two steps of a try, and its successor too; beyond that something else is wrong.
+const TURNED_AWAY_MOST: u32 = 5;
+
+/// A time between half of this and one and a half of it.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause / 2 + pause.mul_f64((random() % 1024) as f64 / 1024.0)
+}
+
+impl Seeker {
+    /// A new search. `gone`: the segment of the worker that was there, if it has no name.
+    pub fn new(gone: Option<Segment>) -> Self {
+        Self { place: None, question: None, gone, pause: FIRST_PAUSE, turned_away: 0 }
+    }
+
+    /// Looks until there is a session, patience is over, a signal arrives, or `slice` has passed.
+    pub fn seek(&mut self, address: &Address, patience: Patience, slice: Duration) -> Sought {
+        let slice_ends = Instant::now() + slice;
+        match address {
+            Address::Name { shm, socket } => self.seek_name(shm, socket.as_deref(), patience, slice_ends),
+            Address::Socket(path) => self.seek_behind(path, patience, slice_ends),
+        }
+    }
+
+    fn seek_name(&mut self, name: &str, socket: Option<&Path>, patience: Patience, slice_ends: Instant) -> Sought {
+        loop {
+            let began = Instant::now();
+            let mut failure = match Session::try_attach(name, socket, Instant::now() + HANDSHAKE_WITHIN) {
+                Ok(session) => return Sought::Found(session),
+                Err(failure) if failure.outcome != Outcome::Unavailable => return Sought::Failed(failure),
+                Err(failure) => failure,
+            };
+            let hangs = began.elapsed() >= HANDSHAKE_WITHIN;
+            let mut prospect = self.prospect(name, hangs);
+            if let Prospect::Queue(dead) = &prospect {
+                match self.queue_up(dead, socket, patience.restart.min(slice_ends)) {
+                    Queued::Told => continue,
+                    Queued::TurnedAway(text) => {
+                        failure = Failure::new(Outcome::Unavailable, text);
+                        prospect = Prospect::Nobody;
+                    }
+                    Queued::Interrupted => return Sought::NotYet(failure),
+                    Queued::Waiting | Queued::Refused => {}
+                }
+            }
+            let until = if matches!(prospect, Prospect::Nobody) { patience.absent } else { patience.restart };
+            if let Some(over) = self.rest(failure, until, slice_ends) {
+                return over;
+            }
+        }
+    }
+
+    /// A pause before the next try, if there is to be one. A name cannot be waited on; the pause grows to keep this cheap.
+    fn rest(&mut self, failure: Failure, until: Instant, slice_ends: Instant) -> Option<Sought> {
+        let now = Instant::now();
+        if now >= until {
+            return Some(Sought::Failed(failure));
+        }
+        if now >= slice_ends {
+            return Some(Sought::NotYet(failure));
+        }
+        std::thread::sleep(jittered(self.pause).min(until - now));
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        None
+    }
+
+    /// Asks behind a socket which segment is there, as long as somebody is known to be about to answer.
+    fn seek_behind(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Sought {
+        loop {
+            let (failure, until) = match self.ask(path, patience, slice_ends) {
+                Asked::Segment(segment, line) => match segment.serving() {
+                    Ok(segment) => match Session::over(segment, line, path, Instant::now() + HANDSHAKE_WITHIN) {
+                        Ok(session) => return Sought::Found(session),
+                        Err(failure) if failure.outcome != Outcome::Unavailable => return Sought::Failed(failure),
+                        Err(failure) => (failure, self.soon(patience)),
+                    },
+                    // It leaves: its successor is about to have the path, or has it by now.
+                    Err(error) => (Failure::new(Outcome::Unavailable, error.to_string()), self.soon(patience)),
+                },
+                Asked::Gone(failure) if self.is_restarting() => (failure, patience.restart),
+                Asked::Gone(failure) => (failure, self.soon(patience)),
+                Asked::Nobody(failure) => (failure, patience.absent),
+                Asked::Silent => (dial::silent(path), patience.absent),
+                Asked::NotYet => return Sought::NotYet(dial::silent(path)),
+            };
+            if let Some(over) = self.rest(failure, until, slice_ends) {
+                return over;
+            }
+        }
+    }
+
+    /// Until when to look for a worker that somebody has just seen.
+    fn soon(&mut self, patience: Patience) -> Instant {
+        self.turned_away += 1;
+        if self.turned_away > TURNED_AWAY_MOST { patience.absent } else { patience.restart }
+    }
+
+    /// Whether the worker behind the socket is dead and its supervisor about to start it again.
+    fn is_restarting(&self) -> bool {
+        self.gone.as_ref().is_some_and(|segment| !segment.is_alive() && segment.is_supervised())
+    }
+
+    fn ask(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Asked {
+        let question = match self.question.take() {
+            Some(question) => question,
+            None => match dial::ask(path) {
+                Ok(line) => Question { line, inbox: Inbox::default(), put: Instant::now() },
+                Err(failure) => return Asked::Nobody(failure),
+            },
+        };
+        let restarting = self.is_restarting();
+        let Question { line, inbox, put } = self.question.insert(question);
+        // A worker that serves answers at once, or it hangs; one that is being started answers when it serves.
+        let answers_by = *put + HANDSHAKE_WITHIN;
+        let until = if restarting { patience.restart.min(slice_ends) } else { answers_by };
+        let heard = hear(line, inbox, until);
+        match heard {
+            Heard::Interrupted => return Asked::NotYet,
+            Heard::Nothing if restarting && Instant::now() < patience.restart => return Asked::NotYet,
+            // Perhaps its worker is dead and held for the next: then that segment says so.
+            Heard::Nothing if !restarting => {
+                self.gone = address::held_for(path, None);
+                if self.is_restarting() && Instant::now() < patience.restart {
+                    return Asked::NotYet;
+                }
+            }
+            _ => {}
+        }
+        let Some(Question { line, .. }) = self.question.take() else { return Asked::Silent };
+        match heard {
+            Heard::Message(told) if told.kind == message::SEGMENT => match dial::segment_of(told, path) {
+                Ok(segment) => {
+                    self.gone = Some(segment.clone()).filter(Segment::is_nameless);
+                    Asked::Segment(segment, line)
+                }
+                Err(failure) => Asked::Gone(failure),
+            },
+            Heard::Message(told) if told.kind == message::REFUSED => {
+                let text = String::from_utf8_lossy(told.payload.get(1..).unwrap_or_default()).into_owned();
+                Asked::Nobody(Failure::new(Outcome::Unavailable, text))
+            }
+            Heard::Nothing => Asked::Silent,
+            _ => Asked::Gone(dial::silent(path)),
+        }
+    }
+
+    fn prospect(&mut self, name: &str, hangs: bool) -> Prospect {
+        let Ok(segment) = Segment::open(name) else { return Prospect::Nobody };
+        match segment.is_alive() {
+            false if segment.is_supervised() => Prospect::Queue(segment),
+            true if segment.state() == STATE_STARTING => Prospect::Soon,
+            // It serves by now, or it did until just now and has been replaced since.
+            true if !hangs && segment.is_serving() && self.turned_away < TURNED_AWAY_MOST => {
+                self.turned_away += 1;
+                Prospect::Soon
+            }
+            _ => Prospect::Nobody,
+        }
+    }
+
+    /// Waits in the queue of a dead worker's socket for the next one, which sends whoever means the dead one away.
+    fn queue_up(&mut self, dead: &Segment, socket: Option<&Path>, until: Instant) -> Queued {
+        let instance = dead.header.instance;
+        if self.place.as_ref().is_none_or(|place| place.instance != instance) {
+            let path = socket.map_or_else(|| dead.socket(), PathBuf::from);
+            let Ok(line) = dial::connect_to(&path) else { return Queued::Refused };
+            let hello = Hello { layout_version: LAYOUT_VERSION, reserved: 0, layout_hash: layout_hash(), instance };
+            // Where this fails somebody has turned the queue away already: what it was told is there to be read.
+            let _ = handshake::send(line.as_fd(), message::HELLO, &hello.encode(), None);
+            self.place = Some(Place { line, inbox: Inbox::default(), instance });
+        }
+        let Some(Place { line, inbox, .. }) = &mut self.place else { return Queued::Refused };
+        let queued = wait_in(line, inbox, until);
+        if !matches!(queued, Queued::Waiting | Queued::Interrupted) {
+            self.place = None;
+        }
+        match queued {
+            // By the next worker, or by a supervisor that has nobody to serve?
+            Queued::TurnedAway(_) if !is_still(dead) => {
+                self.pause = FIRST_PAUSE;
+                Queued::Told
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether this dead worker still has the name.
+fn is_still(dead: &Segment) -> bool {
+    Segment::open(&dead.name).is_ok_and(|now| now.header.instance == dead.header.instance && !now.is_alive())
+}
+
+enum Queued {
+    /// The next worker has told: look the name up again.
+    Told,
+    /// Nobody serves, and this is why.
+    TurnedAway(String),
+    /// Nobody has said anything yet.
+    Waiting,
+    /// There is no queue, or no more.
+    Refused,
+    /// A signal arrived.
+    Interrupted,
+}
+
+/// What came of asking behind a socket.
+enum Asked {
+    /// This one, over that connection.
+    Segment(Segment, UnixStream),
+    /// Whoever was there has gone meanwhile.
+    Gone(Failure),
+    /// Nobody serves, and this is why.
+    Nobody(Failure),
+    /// Somebody holds the socket and does not answer.
+    Silent,
+    /// A signal arrived, or the time for this look is over.
+    NotYet,
+}
+
+fn wait_in(line: &UnixStream, inbox: &mut Inbox, until: Instant) -> Queued {
+    match hear(line, inbox, until) {
+        Heard::Message(told) if told.kind == message::REFUSED => {
+            Queued::TurnedAway(String::from_utf8_lossy(told.payload.get(1..).unwrap_or_default()).into_owned())
+        }
+        Heard::Message(_) | Heard::Closed => Queued::Refused,
+        Heard::Nothing => Queued::Waiting,
+        Heard::Interrupted => Queued::Interrupted,
+    }
+}
+
+/// What came over a connection.
+enum Heard {
+    Message(Message),
+    /// Nothing in time.
+    Nothing,
+    /// It was closed, or it broke.
+    Closed,
+    /// A signal arrived.
+    Interrupted,
+}
+
+fn hear(line: &UnixStream, inbox: &mut Inbox, until: Instant) -> Heard {
+    loop {
+        match inbox.read(line.as_fd()) {
+            Ok(Received::Message(told)) => return Heard::Message(told),
+            Ok(Received::Nothing) => {}
+            Ok(Received::Closed) | Err(_) => return Heard::Closed,
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Heard::Nothing;
+        }
+        let left = left.as_nanos().div_ceil(1_000_000).min(60_000) as i32;
+        let mut polled = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Heard::Interrupted,
+            Err(_) => return Heard::Closed,
+        }
+    }
+}
