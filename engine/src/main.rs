@@ -11,6 +11,7 @@
 //! | `failure`, `cancel`, `alloc` | how a request fails; how it is taken back; what it allocates |
 #![warn(missing_docs)]
 
+mod adoption;
 mod alloc;
 mod arguments;
 mod body;

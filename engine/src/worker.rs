@@ -15,6 +15,7 @@ use molt_ipc_shm::{os, stats};
 use nix::sys::signal::{SigSet, Signal};
 use tracing::{info, warn};
 
+use crate::adoption::Predecessor;
 use crate::arguments::{Arena, Arguments, Handed};
 use crate::dispatch::Dispatcher;
 use crate::entries::{self, Registry};
@@ -53,7 +54,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     let registry = Registry::build(&manifest, &sql, !arguments.no_adhoc_sql)?;
 
-    let (plan, arena_note) = blueprint(arguments, registry.names.len(), sql.catalog().bytes())?;
+    let mut predecessor = match arguments.replace {
+        true => Predecessor::find(&arguments.address(), sql.catalog())?,
+        false => None,
+    };
+    let tables = sql.catalog().bytes() + predecessor.as_ref().map_or(0, Predecessor::bytes);
+    let (plan, arena_note) = blueprint(arguments, registry.names.len(), tables)?;
     let owned = match arguments.memfd {
         true => OwnedSegment::create_nameless(&plan),
         false => OwnedSegment::create(&arguments.shm, &plan),
@@ -73,11 +79,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     };
     let mut poller = poller.map_err(|error| error.to_string())?;
     sql.catalog().move_into(poller.host())?;
+    if let Some(predecessor) = &mut predecessor {
+        predecessor.copy(poller.host(), sql.catalog())?;
+    }
     let dispatcher = Dispatcher::new(registry, poller.host().clone(), threads, arguments.queue as usize, stop.clone())
         .map_err(|error| format!("cannot start {threads} threads: {error}"))?;
     watch_signals(signals, stop.clone(), poller.waker())?;
     let _ = entries::started();
-    let former = match (poller.open_with(claim(arguments)), &ready) {
+    let former = match (poller.take_name(claim(arguments)), &ready) {
         (Ok(former), _) => former,
         (
             Err(
@@ -91,6 +100,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         }
         (Err(error), _) => return Err(error.to_string()),
     };
+    if let Some(predecessor) = predecessor {
+        predecessor.finish(poller.host(), sql.catalog());
+    }
+    poller.ready();
     info!(
         shm = if arguments.memfd { "none (memfd)" } else { &arguments.shm },
         socket = %plan.socket.display(),

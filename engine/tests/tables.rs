@@ -2,13 +2,10 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use arrow_array::RecordBatch;
-use common::ask::{Answer, Ask};
-use common::tables::{batches, count, numbers, orders, pairs, placed};
+use common::ask::Ask;
+use common::tables::{batches, count, listed, named, numbers, orders, pairs, placed, put, put_block, table};
 use common::{Folder, Worker, until_true};
-use molt_ipc_shm::client::{Client, ClientBlock, Payload};
+use molt_ipc_shm::client::Payload;
 use molt_ipc_shm::frame::response_flag;
 use molt_ipc_shm::table::Encoded;
 use molt_ipc_shm::{Codec, Outcome};
@@ -16,31 +13,6 @@ use serde_json::{Value, json};
 
 const RATES: &str =
     "select o.region, o.amount * r.amount as total from orders o join rates r using (region) order by 1";
-
-fn named(name: &str) -> Value {
-    json!({"name": name})
-}
-
-/// Puts a table that lies in extents of its own, as the client library does.
-fn put(client: &Client, name: &str, batch: &RecordBatch) -> Answer {
-    let encoded = Encoded::new(&batch.schema(), [Ok(batch.clone())]).unwrap();
-    let block = client.session().unwrap().block_of_own_extents(encoded.len()).unwrap();
-    encoded.write_to(block.block());
-    put_block(client, name, &block)
-}
-
-fn put_block(client: &Client, name: &str, block: &Arc<ClientBlock>) -> Answer {
-    let ask = Ask::of("molt.put").params(named(name)).payload(Codec::Arrow as u8, Payload::Block(block));
-    ask.accept(Codec::MsgPack).call(client)
-}
-
-fn table(client: &Client, name: &str) -> Answer {
-    Ask::of("molt.table").params(named(name)).accept(Codec::Arrow).call(client)
-}
-
-fn listed(client: &Client) -> Vec<Value> {
-    Ask::of("molt.tables").accept(Codec::MsgPack).value(client)
-}
 
 fn with_rates(folder: &Folder) -> String {
     folder.write("sizes.csv", "region,size\nnorth,7\nsouth,9\n");

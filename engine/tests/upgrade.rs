@@ -2,17 +2,21 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::ask::{Ask, Line, health, hold_body, marked, queued};
 use common::load::{self, Kind, Load, all_go_on, nothing_was_lost};
+use common::tables::{batches, listed, named, numbers, orders, put, put_block, table};
 use common::{Folder, SOON, Worker, address, nameless, names_of, trial_manifest, unique_shm, until, until_true};
 use molt_ipc_shm::client::Client;
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
+use molt_ipc_shm::table::Encoded;
 use molt_ipc_shm::{Codec, Outcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 #[test]
 fn load_role() {
@@ -184,4 +188,98 @@ fn an_open_channel_ends_what_it_has_on_the_old_worker() {
     assert_eq!(line.answer(running).value::<String>(), "held");
     assert!(old.ended().success());
     assert_eq!(health(&client)["pid"], next.pid());
+}
+
+/// What clients have put is in the next worker, by the same name and with the same version: also what is put while the
+/// upgrade goes on, and what was answered last by either worker.
+#[test]
+fn tables_that_clients_put_move_along_under_load() {
+    let worker = supervised("2");
+    let client = worker.client();
+    let rates = orders(&[("north", 2.0), ("south", 3.0)]);
+    let mut numbered = None;
+    for (name, batch) in [("rates", &rates), ("large", &numbers(200_000)), ("short-lived", &numbers(10))] {
+        let version: Value = put(&client, name, batch).value();
+        numbered = version["version"].as_u64().or(numbered);
+    }
+    worker.folder.write("sizes.csv", "region,size\nnorth,7\nsouth,9\n");
+    let sizes = json!({"name": "sizes", "path": worker.folder.join("sizes.csv")});
+    let _: Value = Ask::of("molt.load").params(sizes).accept(Codec::MsgPack).value(&client);
+    let dropped: bool = Ask::of("molt.drop").params(named("short-lived")).accept(Codec::MsgPack).value(&client);
+    assert!(dropped);
+    let held = table(&client, "rates");
+    let before = listed(&client);
+    let mut pid = serving_pid(&worker.shm).unwrap();
+    let mut loads = Load::of(&worker, &[Kind::Once, Kind::Idempotent], 2);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let putting = scope.spawn(|| putting(&worker, &stop));
+        for _ in 0..3 {
+            all_go_on(&mut loads, 10);
+            worker.signal(Signal::SIGHUP);
+            pid = succeeded(&worker, pid);
+            all_go_on(&mut loads, 10);
+            let now = listed(&client);
+            for table in &before {
+                let same = |other: &&Value| {
+                    ["name", "version", "rows", "schema", "source"].iter().all(|key| other[key] == table[key])
+                };
+                assert!(now.iter().any(|other| same(&other)), "{table} is not in {now:?}; {}", worker.log());
+            }
+            assert!(!now.iter().any(|table| table["name"] == "short-lived"), "{now:?}");
+            assert_eq!(batches(&table(&client, "rates")), [rates.clone()]);
+            assert_eq!(batches(&table(&client, "large")), [numbers(200_000)]);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let (rows, version) = putting.join().unwrap();
+        let last = listed(&client).into_iter().find(|table| table["name"] == "growing").unwrap();
+        assert_eq!((last["rows"].as_i64(), last["version"].as_u64()), (Some(rows), Some(version)), "{}", worker.log());
+        assert_eq!(batches(&table(&client, "growing")), [numbers(rows)]);
+        assert!(Some(version) > numbered, "versions count on");
+    });
+    assert_eq!(batches(&held), [rates], "who reads the first worker's reads on");
+    nothing_was_lost(loads);
+}
+
+/// Puts longer and longer tables under one name; after each, what is there is that or what came after it. The last that was
+/// answered.
+fn putting(worker: &Worker, stop: &AtomicBool) -> (i64, u64) {
+    let client = worker.client();
+    let mut last = (0, 0);
+    for rows in 1.. {
+        if stop.load(Ordering::Relaxed) && rows > 1 {
+            break;
+        }
+        let encoded = Encoded::new(&numbers(rows).schema(), [Ok(numbers(rows))]).unwrap();
+        // Between two workers there is no arena to put it in.
+        let block = until("a worker", || {
+            client.reattach(SOON, SOON).ok()?;
+            client.session().ok()?.block_of_own_extents(encoded.len()).ok()
+        });
+        encoded.write_to(block.block());
+        let answer = put_block(&client, "growing", &block);
+        assert_eq!(answer.outcome, Outcome::Ok, "{}", answer.message);
+        let version: Value = answer.value();
+        assert!(version["version"].as_u64() > Some(last.1), "{version} after {last:?}");
+        last = (rows, version["version"].as_u64().unwrap());
+    }
+    last
+}
+
+/// Without room for the tables there is no upgrade, and nothing is lost.
+#[test]
+fn a_worker_without_room_for_the_tables_takes_nothing_over() {
+    let old = Worker::plain(&["--threads", "1"]);
+    let client = old.client();
+    assert_eq!(put(&client, "large", &numbers(400_000)).outcome, Outcome::Ok);
+    let socket = old.socket().display().to_string();
+    let mut next =
+        Worker::launch(old.shm.clone(), old.folder.clone(), &["--replace", "--socket", &socket, "--arena", "1MiB"]);
+    assert!(!next.ended().success());
+    for part in ["large", "former worker"] {
+        assert!(next.log().contains(part), "{part:?} is not in {}", next.log());
+    }
+    assert_eq!(serving_pid(&old.shm), Some(old.pid()));
+    assert_eq!(batches(&table(&client, "large")), [numbers(400_000)]);
+    assert_eq!(put(&client, "large", &numbers(4)).outcome, Outcome::Ok, "it may be changed as before");
 }

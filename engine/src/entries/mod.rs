@@ -2,7 +2,7 @@
 
 mod builtin;
 mod native;
-mod tables;
+pub mod tables;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -219,9 +219,15 @@ fn spec_of(export: &Export) -> Result<SqlSpec, String> {
 }
 
 impl Entry {
-    /// Whether it is so short that handing it to another thread would cost more than running it.
+    /// Whether it is so short that handing it to another thread would cost more than running it. A successor copies the
+    /// tables by such entries alone: it need not wait until a thread is free.
     pub fn is_short(&self, request: &Inflight) -> bool {
-        matches!(self.code, Code::Builtin(_)) && matches!(request.payload(), Ok(Payload::Inline(_)))
+        let short = match &self.code {
+            Code::Builtin(_) => true,
+            Code::Tables(entry, _) => !entry.changes_tables(),
+            Code::Native(_) | Code::Sql(_) | Code::Query(_) => false,
+        };
+        short && matches!(request.payload(), Ok(Payload::Inline(_)))
     }
 
     /// Runs it.

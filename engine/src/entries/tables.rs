@@ -32,11 +32,13 @@ pub enum TableEntry {
     Drop,
     /// Publishes a file.
     Load,
+    /// Lists what there is, to a successor that has it from now on.
+    Handover,
 }
 
 /// Every one.
-pub const ALL: [TableEntry; 5] =
-    [TableEntry::Put, TableEntry::Table, TableEntry::Tables, TableEntry::Drop, TableEntry::Load];
+pub const ALL: [TableEntry; 6] =
+    [TableEntry::Put, TableEntry::Table, TableEntry::Tables, TableEntry::Drop, TableEntry::Load, TableEntry::Handover];
 
 impl TableEntry {
     /// What clients call it by.
@@ -47,17 +49,38 @@ impl TableEntry {
             Self::Tables => "molt.tables",
             Self::Drop => "molt.drop",
             Self::Load => "molt.load",
+            Self::Handover => "molt.handover",
         }
+    }
+
+    /// Whether it may read a file or much memory, and changes what there is. The others take a moment.
+    pub fn changes_tables(self) -> bool {
+        matches!(self, Self::Put | Self::Drop | Self::Load)
     }
 
     /// Runs it.
     pub fn run(self, engine: &SqlEngine, run: &mut Run<'_>) -> Result<Output, Failure> {
+        let changing = self.changes_tables().then(|| engine.catalog().changing());
+        if let Some(None) = changing {
+            // Nothing was done yet, so the client library asks the successor instead.
+            return Err(Failure::new(
+                Outcome::Unavailable,
+                "a successor of this worker has its tables; nothing was changed",
+            ));
+        }
         match self {
             Self::Put => put(engine, run),
             Self::Table => table(engine, run),
             Self::Tables => packed(&engine.catalog().list()),
             Self::Drop => packed(&engine.catalog().drop_table(&name_of(run)?)),
             Self::Load => load(engine, run),
+            Self::Handover => match engine.catalog().hand_over() {
+                Ok(listed) => packed(&listed),
+                Err(changing) => {
+                    let text = format!("{changing} tables are just being put, loaded or dropped; hint: ask again");
+                    Err(Failure::new(Outcome::Busy, text))
+                }
+            },
         }
     }
 }

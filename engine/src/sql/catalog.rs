@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, Weak};
 
 use arrow_array::{RecordBatch, RecordBatchReader};
@@ -13,7 +13,7 @@ use datafusion::arrow::csv;
 use datafusion::arrow::json;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use molt_ipc_shm::worker::{Host, Resident};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::scan::TableData;
 
@@ -44,7 +44,7 @@ struct Retired {
 }
 
 /// A table as `molt.tables` lists it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Listed {
     pub name: String,
     pub version: u64,
@@ -68,6 +68,10 @@ pub struct Catalog {
     /// Names that the manifest declares without a file: a client puts them.
     expected: RwLock<BTreeSet<String>>,
     last: AtomicU64,
+    /// A successor has the tables, or is about to copy the last of them: no change begins any more.
+    handed_over: AtomicBool,
+    /// Changes that are under way.
+    changing: AtomicUsize,
 }
 
 impl Catalog {
@@ -99,6 +103,35 @@ impl Catalog {
     pub fn is_known(&self, name: &str) -> bool {
         self.tables().contains_key(name)
             || self.expected.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(name)
+    }
+
+    /// Held while a table is put, loaded or dropped; `None`: a successor has the tables, and is the one to change them.
+    pub fn changing(&self) -> Option<Changing<'_>> {
+        self.changing.fetch_add(1, Ordering::SeqCst);
+        let changing = Changing(self);
+        // In one order with `hand_over`: it counts this change, or this change sees it.
+        (!self.handed_over.load(Ordering::SeqCst)).then_some(changing)
+    }
+
+    /// Lets no more change begin. What there is then is what a successor begins with, unless changes are under way: then
+    /// how many. Waits for nothing.
+    pub fn hand_over(&self) -> Result<Vec<Listed>, usize> {
+        self.handed_over.store(true, Ordering::SeqCst);
+        match self.changing.load(Ordering::SeqCst) {
+            0 => Ok(self.list()),
+            under_way => Err(under_way),
+        }
+    }
+
+    /// Adds a table of the former worker, with the version that it had there. Later ones get higher numbers.
+    pub fn adopt(&self, listed: &Listed, data: TableData, resident: Arc<Resident>) {
+        let mut tables = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.last.fetch_max(listed.version, Ordering::Relaxed);
+        let (number, source) = (listed.version, listed.source.clone());
+        let version = Version { number, data: Arc::new(data), resident: Some(resident), source };
+        let former = tables.insert(listed.name.clone(), version);
+        drop(tables);
+        former.into_iter().for_each(|version| self.retire(&listed.name, version));
     }
 
     /// Adds or replaces a table, in one step for all who look it up. Returns its version.
@@ -183,6 +216,16 @@ impl Catalog {
         let (schema, batches) = read_file(name, path)?;
         let data = TableData::new(schema, batches).map_err(|reason| format!("table \"{name}\": {reason}"))?;
         Ok(self.put(name, data, None, Some(path.to_owned())))
+    }
+}
+
+/// A change of the tables that is under way.
+#[derive(Debug)]
+pub struct Changing<'a>(&'a Catalog);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.changing.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -337,6 +380,19 @@ mod tests {
             assert_eq!(data.batches[0].columns(), batch.columns(), "{file}");
         }
         assert_eq!(catalog.names(), ["t"]);
+    }
+
+    #[test]
+    fn tables_are_handed_over_once_no_change_is_under_way() {
+        let catalog = Catalog::default();
+        let change = catalog.changing();
+        assert!(change.is_some());
+        assert_eq!(catalog.hand_over().unwrap_err(), 1);
+        assert!(catalog.changing().is_none(), "no change begins any more");
+        catalog.put("t", TableData::new(sample().schema(), vec![sample()]).unwrap(), None, None);
+        drop(change);
+        assert_eq!(catalog.hand_over().unwrap()[0].name, "t", "what was under way is there");
+        assert!(catalog.changing().is_none());
     }
 
     #[test]

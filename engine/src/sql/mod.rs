@@ -31,7 +31,7 @@ mod temporal;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{Version, read_file};
+pub use catalog::{Catalog, Listed, Version, read_file};
 pub use engine::{InputTable, SqlAnswer, SqlEngine, SqlLimits};
 pub use entry::{SqlEntry, SqlSpec};
 pub use params::ParamType;

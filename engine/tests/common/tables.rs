@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow_ipc::reader::StreamReader;
-use molt_ipc_shm::client::{Client, ClientBlock};
+use molt_ipc_shm::Codec;
+use molt_ipc_shm::client::{Client, ClientBlock, Payload};
 use molt_ipc_shm::table::Encoded;
+use serde_json::{Value, json};
 
-use super::ask::Answer;
+use super::ask::{Answer, Ask};
 
 /// A block with these bytes in the client's part of the arena.
 pub fn block(client: &Client, bytes: &[u8]) -> Arc<ClientBlock> {
@@ -58,4 +60,33 @@ pub fn pairs(answer: &Answer) -> Vec<(String, f64)> {
 pub fn count(answer: &Answer) -> i64 {
     let batches = batches(answer);
     batches[0].column(0).as_any().downcast_ref::<Int64Array>().unwrap().value(0)
+}
+
+/// The params that name a table.
+pub fn named(name: &str) -> Value {
+    json!({"name": name})
+}
+
+/// Puts a table that lies in extents of its own, as the client library does.
+pub fn put(client: &Client, name: &str, batch: &RecordBatch) -> Answer {
+    let encoded = Encoded::new(&batch.schema(), [Ok(batch.clone())]).unwrap();
+    let block = client.session().unwrap().block_of_own_extents(encoded.len()).unwrap();
+    encoded.write_to(block.block());
+    put_block(client, name, &block)
+}
+
+/// The same of bytes that lie there.
+pub fn put_block(client: &Client, name: &str, block: &Arc<ClientBlock>) -> Answer {
+    let ask = Ask::of("molt.put").params(named(name)).payload(Codec::Arrow as u8, Payload::Block(block));
+    ask.accept(Codec::MsgPack).call(client)
+}
+
+/// The table of that name, to be read in place.
+pub fn table(client: &Client, name: &str) -> Answer {
+    Ask::of("molt.table").params(named(name)).accept(Codec::Arrow).call(client)
+}
+
+/// What there is.
+pub fn listed(client: &Client) -> Vec<Value> {
+    Ask::of("molt.tables").accept(Codec::MsgPack).value(client)
 }

@@ -190,9 +190,12 @@ impl Seeker {
         if self.turned_away > TURNED_AWAY_MOST { patience.absent } else { patience.restart }
     }
 
-    /// Whether the worker behind the socket is dead and its supervisor about to start it again.
+    /// Whether the worker behind the socket is starting, or dead and its supervisor about to start it again.
     fn is_restarting(&self) -> bool {
-        self.gone.as_ref().is_some_and(|segment| !segment.is_alive() && segment.is_supervised())
+        self.gone.as_ref().is_some_and(|segment| match segment.is_alive() {
+            true => segment.state() == STATE_STARTING,
+            false => segment.is_supervised(),
+        })
     }
 
     fn ask(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Asked {

@@ -160,8 +160,21 @@ impl Poller {
         self.open_with(if replace { Claim::Anybodys } else { Claim::Free })
     }
 
-    /// The same for any kind of name. Of a segment that has none it is the socket's path that is claimed.
+    /// The same for any kind of name.
     pub fn open_with(&mut self, claim: Claim) -> Result<Option<Former>, StartError> {
+        let former = self.take_name(claim)?;
+        self.ready();
+        Ok(former)
+    }
+
+    /// Says that the worker serves.
+    pub fn ready(&self) {
+        self.owned.ready();
+    }
+
+    /// Gives the segment its name alone: who looks it up waits until the worker serves. Of a segment that has none it is the
+    /// socket's path that is claimed.
+    pub fn take_name(&mut self, claim: Claim) -> Result<Option<Former>, StartError> {
         let Self { owned, listener, .. } = self;
         let replace = claim == Claim::Anybodys;
         let (nameless, instance) = (owned.segment.is_nameless(), owned.segment.header.instance);
@@ -175,7 +188,6 @@ impl Poller {
             };
             listener.publish(replace)
         })?;
-        self.owned.ready();
         Ok(former)
     }
 
