@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from django.test import AsyncClient, Client, override_settings
 
 import molt_accel
-from conftest import in_child, stop
+from conftest import in_child, stop, until
 from molt_accel.django import client as process_client
 
 NUMBERS = {"values": [1, 2, 3], "scale": 2, "offset": 0}
@@ -106,6 +107,23 @@ def test_a_stopped_worker_is_a_504(own: molt_accel.SpawnedClient) -> None:
             assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 504
         finally:
             os.kill(own.worker.pid, signal.SIGCONT)
+
+
+def test_a_worker_that_hangs_does_not_take_the_site_along(own: molt_accel.SpawnedClient) -> None:
+    with override_settings(MOLT={"SHM": own.shm, "SOCKET": own.socket, "TIMEOUT": 3.0}):
+        site = Client()
+        assert site.post("/careful/", [1], content_type="application/json").content == b"[1]"
+        stop(own.worker.pid)
+        try:
+            assert site.post("/careful/", [1], content_type="application/json").status_code == 504
+            began = time.monotonic()
+            for _ in range(20):  # the first one found out; nobody after it waits
+                assert site.post("/careful/", [1], content_type="application/json").content == b"own code: [1]"
+                assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 503
+            assert time.monotonic() - began < 20
+        finally:
+            os.kill(own.worker.pid, signal.SIGCONT)
+        until(lambda: site.post("/careful/", [1], content_type="application/json").content == b"[1]", "it heals")
 
 
 def test_a_preforking_server_gives_every_process_its_session(site: Client, client: Any) -> None:

@@ -7,15 +7,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::arena::{Arena, ExtentWord, OWNER_NONE, OWNER_WORKER};
-use crate::layout::{HEARTBEAT_AT, STATE_SERVING, STATE_STARTING, SlotState, channel, session, totals};
+use crate::layout::{STATE_SERVING, STATE_STARTING, SlotState, channel, session, totals};
 use crate::os::now_ns;
+use crate::pulse::{self, SILENT_AFTER};
 use crate::segment::{Segment, SegmentError};
 use crate::{Outcome, client::Failure, socket_path};
 
 /// Between the two looks.
 pub const WINDOW: Duration = Duration::from_millis(300);
-/// A poller scans every tenth of a second; a machine under load may make it wait.
-const SCANS_WITHIN: Duration = Duration::from_secs(2);
 /// Loading tables takes long; longer than this, a start hangs.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -134,9 +133,8 @@ fn of_worker(segment: &Segment) -> Option<Finding> {
     let age = |since: u64| Duration::from_nanos(now.saturating_sub(since));
     match segment.state() {
         STATE_SERVING => {
-            let beat = segment.map.u64(HEARTBEAT_AT).load(Ordering::Relaxed).max(segment.header.started_ns);
-            let silent = age(beat);
-            (silent > SCANS_WITHIN).then(|| {
+            let silent = pulse::silence(segment);
+            (silent > SILENT_AFTER).then(|| {
                 let text = format!(
                     "its worker (pid {pid}) has not looked at its channels for {:.1} s, which it does ten times a second; \
                      hint: is the machine overloaded? else take over with `molt_worker --replace` and kill {pid}",

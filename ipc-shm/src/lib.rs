@@ -68,6 +68,8 @@ pub mod nameless;
 #[cfg(not(loom))]
 pub mod os;
 #[cfg(not(loom))]
+pub mod pulse;
+#[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
 pub mod socket_path;

@@ -191,8 +191,13 @@ fn a_stopped_worker_is_a_timeout_and_its_late_answers_are_dropped() {
     kept.into_iter().for_each(molt_ipc_shm::client::Channel::check_in);
     drop(session);
     worker.signal(Signal::SIGCONT);
-    let reply = call(&client, &request("echo", b"now")).expect("an answer");
-    assert_eq!(reply.to_vec(), b"now", "its own answer, not a late one");
+    // Where all this took seconds the worker is known to be silent until it has looked once.
+    let mut reply = None;
+    until("it answers again", || {
+        reply = call(&client, &request("echo", b"now")).ok();
+        reply.is_some()
+    });
+    assert_eq!(reply.expect("an answer").to_vec(), b"now", "its own answer, not a late one");
     until("nothing is left of them", || {
         call(&client, &request("echo", b"")).expect("an answer");
         report(&names).arena.used_bytes == 0

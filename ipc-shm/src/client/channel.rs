@@ -141,6 +141,9 @@ impl Channel {
         if let Some(what) = &self.broken {
             return Err(NotSubmitted::Failed(self.gone(what, false)));
         }
+        if let Some(failure) = self.session.silent_worker() {
+            return Err(NotSubmitted::Failed(failure));
+        }
         let Some(cell_index) = self.free_cells.last().copied() else { return Err(NotSubmitted::Full) };
         // Asked before a long payload is copied into the arena: while the ring is full this is tried again and again.
         if let Ok(false) = self.requests.fits(self.session.segment.geometry.ring_bytes as usize / 8, 0) {
@@ -272,6 +275,9 @@ impl Channel {
                 _ => false,
             };
             self.note_wake(woken);
+            if back {
+                self.session.look_for_scans();
+            }
             if back && !self.responses.has_frame().unwrap_or(true) {
                 return Waited::Interrupted;
             }

@@ -77,6 +77,9 @@ impl LoopChannel {
                 ready.push((id, Err(failure)));
             }
             if ready.len() >= most || self.channel.is_broken() || self.channel.arm() {
+                if ready.is_empty() && self.awaits() {
+                    self.channel.session().look_for_scans();
+                }
                 return ready;
             }
         }

@@ -19,6 +19,7 @@ use crate::frame::Handle;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, layout_hash};
 use crate::os::now_ns;
+use crate::pulse::Pulse;
 use crate::segment::Segment;
 use crate::stats::EntryStats;
 use crate::{Address, Outcome, lease};
@@ -53,6 +54,7 @@ pub struct Session {
     pool: Mutex<Pool>,
     returned: Condvar,
     dead: AtomicBool,
+    pulse: Pulse,
     in_use: AtomicUsize,
     /// Results that it holds.
     leases: AtomicUsize,
@@ -177,6 +179,7 @@ impl Session {
             pool: Mutex::default(),
             returned: Condvar::new(),
             dead: AtomicBool::new(false),
+            pulse: Pulse::default(),
             in_use: AtomicUsize::new(0),
             leases: AtomicUsize::new(0),
             descriptors,
@@ -194,6 +197,22 @@ impl Session {
     /// Whether the worker is known to be gone. One that goes still answers what it runs, and keeps what is held.
     pub(super) fn is_lost(&self) -> bool {
         self.dead.load(Ordering::Acquire)
+    }
+
+    /// A caller has waited in vain for a while: does the worker still look?
+    pub(super) fn look_for_scans(&self) {
+        self.pulse.look(&self.segment);
+    }
+
+    /// What a new request is told while the worker is known to look at none.
+    pub(super) fn silent_worker(&self) -> Option<Failure> {
+        let silent = self.pulse.silent(&self.segment)?;
+        let (name, pid) = (&self.segment.name, self.segment.header.worker_pid);
+        Some(unavailable(format!(
+            "the worker of {name} (pid {pid}) has not looked at its requests for {:.1} s: it hangs, is stopped, or gets no \
+             core; this one was not sent; hint: `molt-shm-stat {name} doctor`",
+            silent.as_secs_f64()
+        )))
     }
 
     /// Remembers that the worker is gone.
