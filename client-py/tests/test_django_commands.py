@@ -146,3 +146,11 @@ def test_reload_replaces_the_worker_in_place_and_ends_with_its_terminal(reloadin
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
+
+
+def test_the_worker_ends_with_its_command_also_when_that_is_killed(reloading: Any) -> None:
+    name, _, process, _ = reloading
+    molt_accel.attach(name, wait=60).close()
+    process.kill()
+    process.wait()
+    until(lambda: not Path("/dev/shm", name[1:]).exists(), "the worker ends in good order", 60)

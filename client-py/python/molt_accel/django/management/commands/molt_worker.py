@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from molt_accel.client import Client
 from molt_accel.django import settings, tables
 from molt_accel.django.command import command
 
+PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 0.5
 """Between two looks at the manifest's files."""
 
@@ -52,7 +54,7 @@ class Command(BaseCommand):
     def _stay(self, line: list[str], reload: bool) -> None:
         """Runs the worker until it ends or Ctrl-C; meanwhile keeps its tables fresh, and its manifest, if so asked."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: with the worker
-        worker = subprocess.Popen(line)
+        worker = _started(line)
         over = Event()
         keeper = Thread(target=_keep_fresh, args=(over,), name="molt-tables", daemon=True)
         keeper.start()
@@ -77,13 +79,25 @@ class Command(BaseCommand):
             raise CommandError(f"molt_worker ended with {status}", returncode=status)
 
     def _taken_over(self, line: list[str], old: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        new = subprocess.Popen([*line, "--replace"])
+        new = _started([*line, "--replace"])
         while new.poll() is None:
             if old.poll() is not None:  # it has left, as it does when another took its name
                 return new
             time.sleep(0.02)
         self.stderr.write("molt_worker: the new one did not start, the old one goes on")
         return old
+
+
+def _started(line: list[str]) -> subprocess.Popen[bytes]:
+    """A worker that is told to end when this process dies, however it does: nobody would be left to end it."""
+    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+
+    def tie() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before it could be noticed
+            os._exit(1)
+
+    return subprocess.Popen(line, preexec_fn=tie)
 
 
 def _keep_fresh(over: Event) -> None:
