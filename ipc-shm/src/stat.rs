@@ -55,7 +55,7 @@ pub struct WorkerReport {
 }
 
 /// The supervisor of a worker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct SupervisorReport {
     /// Its process.
     pub pid: u32,
@@ -76,7 +76,8 @@ pub struct SupervisorReport {
 }
 
 impl SupervisorReport {
-    fn of(segment: &Segment) -> Option<Self> {
+    /// Reads what a segment says of its worker's supervisor; `None`: there was none.
+    pub fn of(segment: &Segment) -> Option<Self> {
         let said = segment.supervision();
         if said.pid == 0 {
             return None;

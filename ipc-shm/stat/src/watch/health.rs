@@ -49,6 +49,10 @@ pub fn verdict(now: &Snapshot, rates: &Rates) -> Verdict {
             let text = format!("the worker (pid {pid}) has left in good order {ago} ago. Waiting for the next one");
             return Verdict { level: Level::Ill, worker, text };
         }
+        if let Some(supervisor) = now.worker.supervisor.as_ref().filter(|supervisor| supervisor.alive) {
+            let text = format!("the worker (pid {pid}) is dead and is started again: {}", supervisor.text);
+            return Verdict { level: Level::Ill, worker, text };
+        }
         let text = format!(
             "the worker (pid {pid}) is dead; last sign of life {ago} ago. What you see is what it left. Waiting for the next \
              one"

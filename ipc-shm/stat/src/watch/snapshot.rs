@@ -7,6 +7,7 @@ use molt_ipc_shm::arena::{Arena, ExtentWord, OWNER_NONE};
 use molt_ipc_shm::doctor::{self, Finding, Look};
 use molt_ipc_shm::layout::{HEARTBEAT_AT, SlotState, channel, session, totals};
 use molt_ipc_shm::os::now_ns;
+use molt_ipc_shm::stat::SupervisorReport;
 use molt_ipc_shm::stats::EntryStats;
 use molt_ipc_shm::{Outcome, Segment};
 
@@ -57,6 +58,8 @@ pub struct Worker {
     pub up_ns: u64,
     /// Nanoseconds since its poller's last sign of life.
     pub silent_ns: u64,
+    /// Who starts it again when it dies.
+    pub supervisor: Option<SupervisorReport>,
 }
 
 /// Counters since the start.
@@ -223,6 +226,7 @@ impl Snapshot {
                 state: segment.state_name(),
                 up_ns: at_ns.saturating_sub(header.started_ns),
                 silent_ns: at_ns.saturating_sub(word(HEARTBEAT_AT).max(header.started_ns)),
+                supervisor: SupervisorReport::of(segment),
             },
             findings,
             totals: Totals {

@@ -7,7 +7,7 @@ use ratatui::widgets::Paragraph;
 
 use super::paint::{ACCENT, PLAIN, QUIET, STRONG, fit, of, plural};
 use super::{Chosen, Pane, Seen};
-use crate::units::{duration, percent, plain, rate, whole};
+use crate::units::{count, duration, percent, plain, rate, whole};
 use crate::watch::health::{Level, verdict};
 use crate::watch::snapshot::Snapshot;
 
@@ -76,8 +76,10 @@ fn first(seen: &Seen<'_>, chosen: &Chosen, width: usize) -> Line<'static> {
     let judged = verdict(now, seen.rates);
     let right = if chosen.paused { "PAUSED, p goes on" } else { "" };
     let state = if judged.level == Level::Ill { of(Level::Ill) } else { of(Level::Well) };
-    let up = if now.worker.alive { format!("up {}", whole(now.worker.up_ns)) } else { String::new() };
-    let after = format!("  pid {}  {up}", now.worker.pid);
+    let up = if now.worker.alive { format!("  up {}", whole(now.worker.up_ns)) } else { String::new() };
+    let restarts = now.worker.supervisor.as_ref().map_or(0, |supervisor| supervisor.restarts);
+    let restarts = if restarts > 0 { format!("  restarted {}×", count(restarts.into())) } else { String::new() };
+    let after = format!("  pid {}{up}{restarts}", now.worker.pid);
     let taken = 5 + 4 + judged.worker.len() + after.len() + 2 + right.len();
     let name = fit(&now.name, width.saturating_sub(taken));
     let left = vec![

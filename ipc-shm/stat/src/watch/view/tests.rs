@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use molt_ipc_shm::doctor::{Finding, Ill};
 use molt_ipc_shm::layout::{Geometry, SlotState, channel, session, slot_word};
 use molt_ipc_shm::segment::OwnedSegment;
+use molt_ipc_shm::stat::SupervisorReport;
 use rand::{Rng, SeedableRng};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -114,6 +115,19 @@ fn what_is_wrong_is_said_on_top() {
     snapshot.findings = vec![Finding { ill: Ill::DeadWorker, text: "its worker is dead".into() }];
     snapshot.worker.alive = false;
     says(&shown(&snapshot, &rates, Pane::Overview, 80, 24), &["● DEAD", "Waiting for the next", "compute"]);
+    snapshot.worker.supervisor = Some(SupervisorReport {
+        pid: 4242,
+        alive: true,
+        restarts: 3,
+        in_a_row: 1,
+        last_end: None,
+        last_end_ago_s: None,
+        next_start_in_s: Some(1.5),
+        text: "supervisor pid 4242, restarted 3 times, next start in 1.5 s".into(),
+    });
+    let page = shown(&snapshot, &rates, Pane::Overview, 80, 24);
+    says(&page, &["● DEAD  pid 22447  restarted 3×", "is started again: supervisor pid 4242", "next start in 1.5 s"]);
+    snapshot.worker.supervisor = None;
     snapshot.worker.state = "stopped";
     says(&shown(&snapshot, &rates, Pane::Overview, 80, 24), &["● GONE", "left in good order"]);
 
