@@ -54,7 +54,15 @@ class StubClient:
         return StubBlock(size)
 
     def exchange(
-        self, entry: str, payload: Any, codec: int, accept: int, timeout: Any, params: Any, idempotent: Any
+        self,
+        entry: str,
+        payload: Any,
+        codec: int,
+        accept: int,
+        timeout: Any,
+        params: Any,
+        idempotent: Any,
+        gone: Any = None,
     ) -> Answer:
         in_block = isinstance(payload, StubBlock)
         data = bytes(payload.view) if in_block else payload

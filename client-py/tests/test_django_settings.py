@@ -14,7 +14,7 @@ from molt_accel.django import client, settings
 def test_defaults() -> None:
     checked = settings.check({})
     assert checked[:7] == ("/molt0", None, 5.0, 64 * 2**20, 0.0, 503, None)
-    assert checked[7:] == (True, None, None, None, (), {})
+    assert checked[7:] == (True, True, None, None, None, (), {})
 
 
 @pytest.mark.parametrize(

@@ -181,3 +181,19 @@ def test_a_closed_client_refuses_and_its_session_ends() -> None:
         until(lambda: len(own.stats()["sessions"]) == 1, "the session ends")
         with pytest.raises(molt_accel.MoltClosed):
             other.call("echo", 1)
+
+
+def test_an_event_takes_a_call_back(own: Client) -> None:
+    event = threading.Event()
+    assert own.call("echo", 1, cancel=event) == 1
+    stop(own.worker.pid)
+    try:
+        threading.Timer(0.2, event.set).start()
+        began = time.monotonic()
+        with pytest.raises(molt_accel.MoltCancelled, match="wants no answer any more") as caught:
+            own.call("echo", 2, timeout=60, cancel=event)
+        assert time.monotonic() - began < 30 and caught.value.entry == "echo"
+    finally:
+        os.kill(own.worker.pid, signal.SIGCONT)
+    until(lambda: own.call("echo", 3, cancel=threading.Event()) == 3, "others are served")
+    until(lambda: own.stats()["totals"]["cancelled"] == 1, "the worker never ran it")

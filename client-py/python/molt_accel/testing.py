@@ -93,6 +93,8 @@ class Fake:
         timeout: float | None = None,
         params: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
+        *,
+        cancel: Any = None,
     ) -> Any:
         """`Client.call`."""
         number = codecs.number(codec)
@@ -113,6 +115,7 @@ class Fake:
         timeout: float | None = None,
         params: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
+        gone: Callable[[], object] | None = None,
     ) -> Answer:
         """`Client.exchange`."""
         known = self.entries.get(entry)

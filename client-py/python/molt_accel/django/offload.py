@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..client import Client
 from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
-from . import answers, settings, timing, tracing
+from . import answers, hangup, settings, timing, tracing
 from .body import Body, has_body, read
 from .clients import client
 
@@ -103,7 +103,14 @@ def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> Ht
     try:
         with tracing.request(plan.entry) as span:
             answer = molt.exchange(
-                plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
+                plan.entry,
+                body.payload,
+                codec,
+                _accept(http, plan),
+                plan.timeout,
+                params,
+                plan.idempotent,
+                hangup.watch(http),
             )
             span.answered(answer.metrics)
     except MoltError as error:

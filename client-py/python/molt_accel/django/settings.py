@@ -40,6 +40,8 @@ class Settings(NamedTuple):
     """`f(request, error, status)`, or its dotted path, that words error answers in place of molt_accel's own."""
     OFFLOAD: bool = True
     """False: every decorated view runs its own code, as after `manage.py molt_switch off`."""
+    CANCEL_ON_HANG_UP: bool = True
+    """Whether a sync view's work is stopped when its HTTP client hangs up, where the server lets a view see that."""
     SERVER_TIMING: bool | None = None
     """Whether answers carry a `Server-Timing` header with what the offload cost; None: where DEBUG is on."""
     EXPORTS: str | os.PathLike[str] | None = None
@@ -80,6 +82,8 @@ def check(given: Any) -> Settings:
     _require("MAX_BODY", checked.MAX_BODY, type(checked.MAX_BODY) is int and checked.MAX_BODY > 0, "bytes, over 0")
     _require("ATTACH_WAIT", attach_wait, _is_number(attach_wait) and attach_wait >= 0, "seconds")
     _require("BUSY_STATUS", checked.BUSY_STATUS, checked.BUSY_STATUS in (503, 429), "503 or 429")
+    hang_up = checked.CANCEL_ON_HANG_UP
+    _require("CANCEL_ON_HANG_UP", hang_up, isinstance(hang_up, bool), "True or False")
     _require("OFFLOAD", checked.OFFLOAD, isinstance(checked.OFFLOAD, bool), "True or False")
     is_switch = checked.SERVER_TIMING is None or isinstance(checked.SERVER_TIMING, bool)
     _require("SERVER_TIMING", checked.SERVER_TIMING, is_switch, "True, False or None")
