@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import django
@@ -38,6 +39,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
+BARE = Path(__file__).with_name("bare_exports.json")
+"""A manifest without tables: a worker that finds none looks for one in the folder where the tests are started."""
 MEMFD = os.environ.get("MOLT_TEST_SEGMENT") == "memfd"
 """Whether the tests run with segments that have no name."""
 
@@ -50,14 +53,14 @@ def attached(other: molt_accel.Client, **given: Any) -> molt_accel.Client:
 @pytest.fixture(scope="module")
 def client() -> Iterator[molt_accel.SpawnedClient]:
     """A client of a worker that the module's tests share and leave unharmed."""
-    with molt_accel.spawn(arena="32MiB", threads=2, memfd=MEMFD) as spawned:
+    with molt_accel.spawn(BARE, arena="32MiB", threads=2, memfd=MEMFD) as spawned:
         yield spawned
 
 
 @pytest.fixture
 def own() -> Iterator[molt_accel.SpawnedClient]:
     """A client of a worker that the test may stop or kill."""
-    with molt_accel.spawn(arena="32MiB", threads=2, memfd=MEMFD) as spawned:
+    with molt_accel.spawn(BARE, arena="32MiB", threads=2, memfd=MEMFD) as spawned:
         yield spawned
 
 

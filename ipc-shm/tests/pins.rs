@@ -116,7 +116,7 @@ fn what_a_child_inherited_outlives_what_its_parent_does() {
         until("all is given back", || {
             let _ = call(&witness, &request("echo", b"on")).expect("others are served");
             let report = report(&names);
-            report.arena.used_bytes == 0 && report.sessions.len() == 1 && descriptors(worker.pid()) == baseline
+            report.arena.used_bytes == 0 && report.sessions.len() == 1 && descriptors(worker.pid()) <= baseline
         });
     }
 }
@@ -174,7 +174,7 @@ fn forks_in_the_midst_of_calls_find_no_lock_held_and_leave_nothing() {
     assert_eq!(crowd.line(), "fine");
     until("all is given back", || {
         let report = report(&names);
-        report.sessions.is_empty() && report.arena.used_bytes == 0 && descriptors(worker.pid()) == baseline
+        report.sessions.is_empty() && report.arena.used_bytes == 0 && descriptors(worker.pid()) <= baseline
     });
     assert!(crowd.finish());
 }
