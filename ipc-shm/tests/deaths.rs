@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::child::{self, Child};
 use common::worker::{ThreadWorker, attach, report, spawn};
-use common::{Names, PATIENCE, call, descriptors, pattern, request, until};
+use common::{Names, PATIENCE, call, descriptors, descriptors_at_rest, pattern, request, until};
 use molt_ipc_shm::Outcome;
 use molt_ipc_shm::client::{Body, Called, LoopChannel, Request, Submitted};
 use nix::sys::signal::Signal;
@@ -242,7 +242,7 @@ fn a_takeover_serves_the_next_call() {
 fn ten_thousand_sessions_leave_the_worker_as_it_was() {
     let names = Names::new();
     let worker = spawn(&names);
-    let baseline = descriptors(worker.pid());
+    let baseline = descriptors_at_rest(worker.pid());
     for round in 0..10_000_u64 {
         let mut client = common::worker::find(&names.shm, PATIENCE);
         until("there is a slot", || {
@@ -263,8 +263,7 @@ fn ten_thousand_sessions_leave_the_worker_as_it_was() {
         let report = report(&names);
         report.sessions.is_empty() && report.arena.used_bytes == 0
     });
-    // Fewer: a connection that only looked may still have been open when they were counted.
-    until("descriptors are back", || descriptors(worker.pid()) <= baseline);
+    until("descriptors are back", || descriptors(worker.pid()) == baseline);
 }
 
 /// Fault 21: without descriptors the worker refuses newcomers, serves the others, rests, and recovers.

@@ -12,7 +12,7 @@ use common::child::{self, Child};
 use common::echo::Echo;
 use common::raw::Raw;
 use common::worker::{ThreadWorker, attach, blueprint, create, report, spawn};
-use common::{Names, PATIENCE, call, descriptors, pattern, request, small, until, within};
+use common::{Names, PATIENCE, call, descriptors, descriptors_at_rest, pattern, request, small, until, within};
 use molt_ipc_shm::Outcome;
 use molt_ipc_shm::cell;
 use molt_ipc_shm::client::Client;
@@ -174,7 +174,7 @@ fn garbage_on_the_socket_is_cut_and_costs_no_descriptor() {
     let worker = spawn(&names);
     let witness = attach(&names);
     call(&witness, &request("echo", b"here")).expect("an answer");
-    let baseline = descriptors(worker.pid());
+    let baseline = descriptors_at_rest(worker.pid());
     let good = Raw::connect(&names).hello();
     let message =
         |kind: u32, payload: &[u8]| [&(payload.len() as u32).to_le_bytes()[..], &kind.to_le_bytes(), payload].concat();
@@ -217,7 +217,7 @@ fn garbage_on_the_socket_is_cut_and_costs_no_descriptor() {
     assert!(matches!(slow.hear(), Received::Message(welcome) if welcome.kind == message::WELCOME));
     drop(slow);
     // A process that was cut keeps its slot until it ends: here one, the second hello's.
-    until("descriptors are back", || descriptors(worker.pid()) <= baseline + 2);
+    until("descriptors are back", || descriptors(worker.pid()) == baseline + 2);
 }
 
 /// Descriptors that nobody asked for are closed, however many come.
@@ -226,7 +226,7 @@ fn unwanted_descriptors_do_not_stay_in_the_worker() {
     let names = Names::new();
     let worker = spawn(&names);
     let null = std::fs::File::open("/dev/null").expect("/dev/null");
-    let baseline = descriptors(worker.pid());
+    let baseline = descriptors_at_rest(worker.pid());
     for count in [1, 4, 5, 60, 253] {
         for _ in 0..5 {
             let raw = Raw::connect(&names);
@@ -241,8 +241,7 @@ fn unwanted_descriptors_do_not_stay_in_the_worker() {
             );
         }
     }
-    // Fewer: a connection that only looked may still have been open when they were counted.
-    until("descriptors are back", || descriptors(worker.pid()) <= baseline);
+    until("descriptors are back", || descriptors(worker.pid()) == baseline);
 }
 
 /// Fault 40, silence: a connection without a hello does not last.

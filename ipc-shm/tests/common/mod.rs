@@ -159,6 +159,19 @@ pub fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// The same once they have come to rest: a connection that only looked, or a probe, is closed a moment after it was used.
+pub fn descriptors_at_rest(pid: u32) -> usize {
+    let (mut count, mut since) = (descriptors(pid), Instant::now());
+    until("descriptors come to rest", || {
+        let now = descriptors(pid);
+        if now != count {
+            (count, since) = (now, Instant::now());
+        }
+        since.elapsed() > Duration::from_millis(300) // three times as long as the worker ever sleeps
+    });
+    count
+}
+
 /// So many cases, and no file left behind by a failure: the message has the smallest input.
 pub fn cases(cases: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config { cases, failure_persistence: None, ..Default::default() }

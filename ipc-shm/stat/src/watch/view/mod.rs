@@ -78,7 +78,7 @@ pub struct Chosen {
     pub scroll: usize,
     /// Rows of the list that were shown: what a page key moves by.
     pub page: usize,
-    /// Nothing is looked at any more for now.
+    /// The screen stands still: what is shown is the last look.
     pub paused: bool,
     /// The keys are explained.
     pub help: bool,
