@@ -1,15 +1,17 @@
-"""Settings of the demo: a JSON API with token authentication, no database, and one dict for molt_accel."""
+"""Settings of the demo: a JSON API with token authentication, a database for one endpoint, a dict for molt_accel."""
 
 import os
 from hashlib import sha256
 from pathlib import Path
+
+import dj_database_url
 
 BASE = Path(__file__).resolve().parents[1]
 
 DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *os.environ.get("DJANGO_ALLOWED_HOSTS", "").split()]
 
-# Nothing here keeps sessions, signs cookies or renders HTML, so there is no SECRET_KEY and no database.
+# Nothing here keeps sessions, signs cookies or renders HTML, so there is no SECRET_KEY and no default database.
 INSTALLED_APPS = ["molt_accel.django", "orders"]
 MIDDLEWARE = ["demo.length.content_length", "demo.auth.token_required"]
 ROOT_URLCONF = "demo.urls"
@@ -29,6 +31,14 @@ BODY_LIMIT = 16 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
 
 REGIONS_CSV = BASE / "data" / "regions.csv"
+
+# The report: its order lines, made by `manage.py report_data`, in Parquet files and in the database of the ORM.
+REPORT_LINES = int(os.environ.get("DEMO_REPORT_LINES", 5_000_000))
+REPORT_DATA = Path(os.environ.get("DEMO_REPORT_DATA", BASE / "data" / f"report-{REPORT_LINES}"))
+DATABASES = {
+    "default": {},  # there is none
+    "report": dj_database_url.config(default=f"sqlite:///{REPORT_DATA / 'report.sqlite3'}", conn_max_age=None),
+}
 
 MOLT = {
     "SHM": os.environ.get("MOLT_SHM", "/molt0"),

@@ -11,6 +11,10 @@ urlpatterns = [
     path("aoffload/", views.offloaded_async),
     path("baseline/table/", views.baseline_table),
     path("offload/table/", views.offloaded_table),
+    path("baseline/report/", views.baseline_report),
+    path("offload/report/", views.offloaded_report),
+    path("polars/report/", views.polars_report),
+    path("duckdb/report/", views.duckdb_report),
     path("health/", views.health),
 ]
 

@@ -7,7 +7,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from molt_accel import MoltError
 
-from orders.errors import OrderError
+from orders.errors import DataMissing, OrderError
 
 
 def error_body(message: str, index: int | None = None, field: str | None = None) -> dict[str, str | int | None]:
@@ -41,6 +41,8 @@ def python_view(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRe
             return view(request)
         except OrderError as reason:
             return JsonResponse(reason.as_dict(), status=400)
+        except DataMissing as reason:
+            return error(str(reason), 409)  # as the worker says it of a table that nobody has put
         except RequestDataTooBig:
             return error("the request body is too large", 413)
 

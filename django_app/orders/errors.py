@@ -15,3 +15,7 @@ class OrderError(Exception):
     def as_dict(self) -> dict[str, str | int | None]:
         """The body of the 400 answer."""
         return {"error": self.message, "index": self.index, "field": self.field}
+
+
+class DataMissing(Exception):
+    """What the report is about was not made yet: one sentence with a hint."""

@@ -11,6 +11,7 @@ from orders import baseline as plain
 from orders import table_summary
 from orders import tuned as fast
 from orders.answers import molt_error, python_view
+from orders.report import asked, by_orm
 
 ARROW = "application/vnd.apache.arrow.stream"
 
@@ -58,6 +59,44 @@ def baseline_table(request: HttpRequest) -> HttpResponse:
 def offloaded_table(request: HttpRequest) -> HttpResponse:
     """The table summary in the worker, by SQL; the body goes from the socket into shared memory."""
     return JsonResponse(table_summary.summarize(request.body), safe=False)
+
+
+@require_GET
+@python_view
+def baseline_report(request: HttpRequest) -> HttpResponse:
+    """The sales report by the Django ORM."""
+    return JsonResponse(by_orm.report(asked.read(request)), safe=False)
+
+
+@require_GET
+@python_view
+@molt_offload(entry="report", params=asked.params)
+def offloaded_report(request: HttpRequest) -> HttpResponse:
+    """The sales report in the worker, by SQL over tables that lie in shared memory once."""
+    return JsonResponse(by_orm.report(asked.read(request)), safe=False)
+
+
+@require_GET
+@python_view
+def polars_report(request: HttpRequest) -> HttpResponse:
+    """The sales report by Polars in this process."""
+    from orders.report import by_polars  # here: no process that answers nothing by it pays for the import
+
+    return _json(by_polars.report(asked.read(request)))
+
+
+@require_GET
+@python_view
+def duckdb_report(request: HttpRequest) -> HttpResponse:
+    """The sales report by DuckDB in this process."""
+    from orders.report import by_duckdb
+
+    return _json(by_duckdb.report(asked.read(request)))
+
+
+def _json(answer: object) -> HttpResponse:
+    """The fastest JSON that Python has: days as ISO 8601, decimals as strings."""
+    return HttpResponse(msgspec.json.encode(answer), content_type="application/json")
 
 
 @require_GET

@@ -22,6 +22,7 @@ def endpoints() -> list[str]:
 
 def test_the_walk_sees_every_endpoint() -> None:
     named = {"/baseline/", "/tuned/", "/offload/", "/aoffload/", "/baseline/table/", "/offload/table/", "/health/"}
+    named |= {f"/{way}/report/" for way in ("baseline", "offload", "polars", "duckdb")}
     assert named <= set(endpoints())
 
 
@@ -58,7 +59,7 @@ def test_the_token_opens_every_endpoint(address: str, worker: object) -> None:
 
 def test_wrong_methods(http: Client) -> None:
     for address in endpoints():
-        allowed = "GET" if address == "/health/" else "POST"
+        allowed = "GET" if address == "/health/" or address.endswith("/report/") else "POST"
         assert getattr(http, "post" if allowed == "GET" else "get")(address).status_code == 405
         response = http.put(address)
         assert response.status_code == 405
