@@ -22,7 +22,7 @@ use molt_ipc_shm::{Address, Outcome};
 use crate::hold::{self, Arguments, Hold, LoopHold, TableHold};
 
 /// A client: one session of this process with one worker.
-pub struct MoltClient(Arc<Client>);
+pub struct MoltClient(pub(crate) Arc<Client>);
 /// Writable bytes in the arena.
 pub struct MoltBlock(Arc<ClientBlock>);
 /// An event loop's channel.
@@ -106,7 +106,7 @@ unsafe fn give<T>(result: Result<T, Failure>, outcome: *mut i32, err: *mut c_cha
 }
 
 /// A panic must not cross into C: it becomes an Internal failure.
-fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
         Err(Failure::new(Outcome::Internal, "molt_accel's native library failed inside; please report it"))
     })
@@ -118,7 +118,7 @@ unsafe fn name<'a>(text: *const c_char) -> Result<&'a str, Failure> {
 }
 
 /// Where a worker is found: by name, by socket, or both. Either may be NULL, not both.
-unsafe fn address(shm: *const c_char, socket: *const c_char) -> Result<Address, Failure> {
+pub(crate) unsafe fn address(shm: *const c_char, socket: *const c_char) -> Result<Address, Failure> {
     // SAFETY: the caller promises NUL-terminated strings, or NULL.
     let text = |text: *const c_char| if text.is_null() { Ok(None) } else { unsafe { name(text) }.map(Some) };
     Address::of(text(shm)?, text(socket)?.map(PathBuf::from))
@@ -128,7 +128,7 @@ unsafe fn address(shm: *const c_char, socket: *const c_char) -> Result<Address, 
 /// The version of this ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_abi_version() -> u32 {
-    4
+    5
 }
 
 /// Attaches to the segment of that name. `socket` may be NULL; with it, `shm` may be: the worker is then found by its socket

@@ -136,6 +136,14 @@ impl LoopHold {
     /// Sends a request; to the worker's successor if the worker is gone. [`Submitted::Gone`] when there is none yet: an
     /// event loop looks for it elsewhere, since that takes time.
     pub fn submit(&mut self, request: &Request<'_>) -> Submitted {
+        let submitted = self.send(request);
+        if let Submitted::Id(_) = submitted {
+            self.client.retries().count_sent();
+        }
+        submitted
+    }
+
+    fn send(&mut self, request: &Request<'_>) -> Submitted {
         if let Some(channel) = self.channel.as_mut().filter(|channel| !channel.session().is_dead()) {
             match channel.submit(request) {
                 Submitted::Gone(_) => {}

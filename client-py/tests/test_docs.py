@@ -69,7 +69,9 @@ def test_the_signals_take_what_is_sent() -> None:
     receivers = snippet_with("def count(")
     signals.request_failed.disconnect(receivers["count"])
     signals.fell_back.disconnect(receivers["count_fallbacks"])
+    signals.breaker_changed.disconnect(receivers["page"])
     receivers["count"](None, request=None, error=None, status=503, signal=None)
+    receivers["page"]("/molt0", client=None, state="open", reason="nobody", signal=None)
 
 
 def test_the_tests_for_projects_pass(monkeypatch: pytest.MonkeyPatch) -> None:

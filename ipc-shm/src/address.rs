@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Failure, dial};
 use crate::segment::{Segment, SegmentError};
-use crate::{Outcome, nameless};
+use crate::{Outcome, nameless, pulse};
 
 /// How a worker is addressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,18 @@ impl Address {
             (Some(shm), socket) => Some(Self::Name { shm: shm.into(), socket }),
             (None, Some(socket)) => Some(Self::Socket(socket)),
             (None, None) => None,
+        }
+    }
+
+    /// Whether a worker serves there and looks at its requests, as its segment tells without asking anybody. `None`: a socket
+    /// alone tells nothing.
+    pub fn serves(&self) -> Option<bool> {
+        match self {
+            Self::Name { shm, .. } => {
+                let looks = |segment: Segment| pulse::silence(&segment) <= pulse::SILENT_AFTER;
+                Some(Segment::open_serving(shm).is_ok_and(looks))
+            }
+            Self::Socket(_) => None,
         }
     }
 

@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
         "hint: pip install ./client-py"
     ) from missing
 
-ABI = 4
+ABI = 5
 """The C ABI that this package speaks."""
 
 if lib.molt_abi_version() != ABI:

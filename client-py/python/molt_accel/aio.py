@@ -37,6 +37,13 @@ SUCCESSOR_SECONDS = 0.5
 """How long a request that lost its worker waits for a successor where nobody is known to start one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 
+NO_BUDGET = (
+    "; it was not sent again: the retry budget, a fifth of the calls and five a second, is used up; "
+    "hint: the worker's log says what it dies of"
+)
+SENT_AGAIN = 1
+"""Flag of a reply."""
+
 _SUBMITTED, _NO_ROOM, _GONE = 0, 1, 3
 _FOUND, _NOT_YET = 0, 1
 _UNAVAILABLE, _WORKER_LOST = 7, 8
@@ -118,7 +125,7 @@ class Channel:
         timeout_ns = arguments[-1]
         deadline = self.loop.time() + timeout_ns / 1e9 if timeout_ns > 0 else 0.0
         first: MoltError | None = None  # what the caller is told if sending again comes to nothing
-        lost = False
+        lost = sent_again = False
         pause = 0.0
         while True:
             try:
@@ -129,15 +136,21 @@ class Channel:
                 first.add_note(f"sent again: {unavailable}")
                 raise first from None
             if not reply.c.outcome:
+                if sent_again:
+                    reply.c.flags |= SENT_AGAIN
                 return reply
             again = _may_run_again(reply.c, arguments[-2], lost)
             failure = reply.error(entry)
             if not again or (deadline and self.loop.time() >= deadline):
                 # A request that may have run is not called one that never ran.
                 raise first if first and isinstance(failure, MoltUnavailable) else failure
+            if not lib.molt_may_send_again(self._session, isinstance(failure, MoltWorkerLost)):
+                failure.args = (failure.message + NO_BUDGET,)
+                raise failure
             if isinstance(failure, MoltWorkerLost):
                 lost = True
                 first = failure
+            sent_again = True
             first = first or failure
             if pause:
                 await asyncio.sleep(random.uniform(0.5, 1.5) * pause)

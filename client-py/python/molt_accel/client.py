@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from _thread import RLock
 
-from . import codecs, forks, reply, request
+from . import attaching, codecs, forks, reply, request
 from ._lib import NULL, Failure, ffi, lib
 from .block import Block
-from .errors import MoltCancelled, MoltClosed, MoltUnavailable
+from .breaker import CLOSED, Breaker
+from .errors import MoltCancelled, MoltClosed, MoltError
 from .resident import ResidentTables
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
@@ -31,7 +32,6 @@ QUERY_ENTRY = "molt.query"
 
 _RESTART_SECONDS = 5.0
 """How long a payload that is to be placed in shared memory waits for a worker that is being started."""
-_ATTACH_SLICE_MS = 100  # the library waits without the GIL; between slices Python's signal handlers run
 _call, _call_bytes, _wait = lib.molt_call, lib.molt_call_bytes, lib.molt_wait
 _take = reply.take
 _build, _build_bytes = request.build, request.build_bytes
@@ -51,10 +51,13 @@ class Client(ResidentTables):
         socket: str | None = None,
         *,
         timeout: float | None = None,
+        on_state: Callable[[Client, str, str], object] | None = None,
     ) -> None:
         """`shm`: the segment's name. `socket`: where the worker listens; alone it is enough, and the only way to a
         segment without a name (`molt_worker --memfd`). Neither: `/molt0`. `wait`: seconds to wait for a worker that is
-        not there yet. `timeout`: for calls and entries that name none (else 5 s)."""
+        not there yet. `timeout`: for calls and entries that name none (else 5 s). `on_state`: called with the client,
+        "open" or "closed", and the reason when its circuit breaker opens or closes; without it the logger
+        `molt_accel.client` is told."""
         self.shm = DEFAULT_SHM if shm is None and socket is None else shm
         self.wait = wait
         self.socket = socket
@@ -63,6 +66,9 @@ class Client(ResidentTables):
         self.timeout = timeout
         # A negative time-out is the C ABI's "unless the entry has its own".
         self._default_ns = 0 if timeout is None else -request.nanoseconds(timeout)
+        self._on_state = on_state
+        self.breaker = Breaker(self.shm, socket, self._state_changed)
+        """Whether calls wait for a worker: `breaker.state` is "closed" where all is well."""
         self._closed = False
         # The destructor that ffi.gc attaches runs when the last call that uses the session has returned, so `close`
         # in one thread cannot pull the session from under another.
@@ -207,13 +213,22 @@ class Client(ResidentTables):
         failure = Failure()
         # A session looks at the segment it has, which works while the worker hangs; without one it is looked for.
         session = self._session or NULL
-        text = lib.molt_stat_json(session, _text(self.shm), _text(self.socket), *failure.args)
+        text = lib.molt_stat_json(session, attaching.text(self.shm), attaching.text(self.socket), *failure.args)
         if text == NULL:
             raise failure.error()
         try:
             return codecs.from_json(ffi.string(text))
         finally:
             lib.molt_string_free(text)
+
+    def retries(self) -> dict[str, int]:
+        """Counters of this process: requests `sent` (again included), `moved` to another worker since they never ran,
+        run `again` though they may have run, and `refused` that, since the retry budget was used up."""
+        if self._session is None:
+            return dict.fromkeys(("sent", "moved", "again", "refused"), 0)
+        counted = ffi.new("molt_retries *")
+        lib.molt_count_retries(self._session, counted)
+        return {"sent": counted.sent, "moved": counted.moved, "again": counted.again, "refused": counted.refused}
 
     async def astats(self) -> dict[str, Any]:
         """`stats` for event loops; it only reads memory, so it never waits."""
@@ -259,14 +274,35 @@ class Client(ResidentTables):
         return self._session if self._session is not None else self._attach()
 
     def _attach(self) -> Any:
+        breaker = self.breaker
+        if not breaker.is_clear:  # before the lock: who holds it may be waiting for a worker
+            breaker.admit()
         with self._lock:
             if self._closed:
                 raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
             if self._session is None:
-                session = ffi.gc(_attach(self.shm, self.socket, self.wait), lib.molt_close)
+                wait = self.wait if breaker.state is CLOSED else 0.0
+                try:
+                    session = ffi.gc(attaching.attach(self.shm, self.socket, wait), lib.molt_close)
+                except MoltError as error:
+                    raise breaker.failed(error) from None
+                except BaseException:
+                    breaker.gave_up()
+                    raise
                 if self._session is None:  # still: nobody came between by way of a signal
                     self._session = session
+                if not breaker.is_clear:
+                    breaker.succeeded()
             return self._session
+
+    def _state_changed(self, state: str, reason: str) -> None:
+        if self._on_state is not None:
+            self._on_state(self, state, reason)
+            return
+        import logging
+
+        level = logging.WARNING if state != CLOSED else logging.INFO
+        logging.getLogger("molt_accel.client").log(level, "%s: circuit breaker %s: %s", self.where, state, reason)
 
     async def aattach(self, present: bool = False) -> None:
         """`session` for event loops: attaching may wait for a worker, so it does that in a thread.
@@ -281,17 +317,24 @@ class Client(ResidentTables):
         """The session, with a worker that serves: waits for one that is being started."""
         session = self.session()
         if not lib.molt_is_attached(session):
-            failure = Failure()
-            end = time.monotonic() + _RESTART_SECONDS
-            # In slices, so that Ctrl-C works while it waits.
-            while found := lib.molt_reattach(session, 0, max(0, int((end - time.monotonic()) * 1000)), *failure.args):
-                if found > 1:
-                    raise failure.error()
+            breaker = self.breaker
+            if not breaker.is_clear:
+                breaker.admit()
+            try:
+                attaching.reattach(session, _RESTART_SECONDS)
+            except MoltError as error:
+                raise breaker.failed(error) from None
+            except BaseException:
+                breaker.gave_up()
+                raise
+            if not breaker.is_clear:
+                breaker.succeeded()
         return session
 
     def _forked(self) -> None:
         """In a forked child: forget the parent's session without ending it; the next call attaches anew."""
         session, self._session = self._session, None
+        self.breaker.reset()
         self._lock = RLock()  # the copy may be locked by a thread that the child does not have
         channels, self._channels = self._channels, {}
         for kept in channels.values():
@@ -311,6 +354,9 @@ class Client(ResidentTables):
         session = self._session
         if session is None:
             session = self._attach()
+        breaker = self.breaker
+        if not breaker.is_clear:
+            breaker.admit(entry)
         reply = _take()
         c = reply.c
         try:
@@ -323,15 +369,31 @@ class Client(ResidentTables):
             if c.pending != NULL:
                 lib.molt_cancel(session, c)
             reply.done()
+            breaker.gave_up()
             raise
         if c.outcome:
-            raise reply.error(entry)
+            raise breaker.failed(reply.error(entry))
+        if not breaker.is_clear:
+            breaker.succeeded()
         return reply
 
     async def _arun(self, entry: str, arguments: Request) -> Reply:
         from .aio import channel_of_running_loop
 
-        return await channel_of_running_loop(self, self._channels).run(entry, arguments)
+        breaker = self.breaker
+        if not breaker.is_clear:
+            breaker.admit(entry)
+        try:
+            reply = await channel_of_running_loop(self, self._channels).run(entry, arguments)
+        except MoltError as error:
+            breaker.failed(error)
+            raise
+        except BaseException:
+            breaker.gave_up()
+            raise
+        if not breaker.is_clear:
+            breaker.succeeded()
+        return reply
 
     def block(self, size: int) -> Block:
         """Shared memory to write a payload into, for `exchange`; whoever asked for it frees it."""
@@ -372,25 +434,6 @@ def attach(
     client = Client(shm, wait, socket, timeout=timeout)
     client.session()
     return client
-
-
-def _text(text: str | None) -> Any:
-    return NULL if text is None else text.encode()
-
-
-def _attach(shm: str | None, socket: str | None, wait: float) -> Any:
-    """`molt_attach` in slices, so that Ctrl-C works while it waits."""
-    failure = Failure()
-    name, path = _text(shm), _text(socket)
-    end = time.monotonic() + wait
-    while True:
-        left_ms = max(0, int((end - time.monotonic()) * 1000))
-        session = lib.molt_attach(name, path, min(left_ms, _ATTACH_SLICE_MS), *failure.args)
-        if session != NULL:
-            return session
-        error = failure.error()
-        if left_ms <= _ATTACH_SLICE_MS or not isinstance(error, MoltUnavailable):
-            raise error
 
 
 def _release(*payloads: Any) -> None:

@@ -11,6 +11,7 @@ pub mod forks;
 mod holdings;
 mod parts;
 mod request;
+mod retries;
 mod seek;
 mod session;
 
@@ -26,6 +27,7 @@ pub use channel::{Channel, Waited};
 pub use event_loop::{LoopChannel, Submitted};
 pub use holdings::{ClientBlock, Lease};
 pub use request::{Body, Failure, OwnedRequest, Payload, Reply, Request};
+pub use retries::{Retries, RetryBudget};
 pub use session::Session;
 
 use seek::{Patience, Seeker, Sought};
@@ -39,6 +41,7 @@ pub struct Client {
     address: Address,
     current: Mutex<Current>,
     changed: Condvar,
+    retries: RetryBudget,
 }
 
 /// What the threads of a process share of their way to the worker.
@@ -75,6 +78,10 @@ const SUCCESSOR_WITHIN: Duration = Duration::from_millis(500);
 /// A request that has gone from worker to worker pauses before the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is said beside the loss of a request that would have been sent again.
+pub const NO_BUDGET: &str = "; it was not sent again: the retry budget, a fifth of the calls and five a second, is used up; \
+                             hint: the worker's log says what it dies of";
 
 /// A worker that does not say within this time where its segment is hangs.
 pub const LOOK_WITHIN: Duration = Duration::from_secs(1);
@@ -125,8 +132,8 @@ impl Tries {
     }
 
     /// Whether it is to be sent once more after this failure: what never ran always, within the one deadline, what may
-    /// have run once, and only if that does no harm.
-    fn again(&mut self, request: &Request<'_>, failure: &Failure, deadline: u64) -> bool {
+    /// have run once, and only if that does no harm and the budget has room for it.
+    fn again(&mut self, budget: &RetryBudget, request: &Request<'_>, failure: &mut Failure, deadline: u64) -> bool {
         let lost = |failure: &Failure| failure.outcome == Outcome::WorkerLost;
         let may = match failure.outcome {
             Outcome::Unavailable => failure.submitted,
@@ -135,6 +142,12 @@ impl Tries {
         };
         let left = Duration::from_nanos(deadline.saturating_sub(now_ns()));
         if !may || !request.resend || left.is_zero() {
+            return false;
+        }
+        if !lost(failure) {
+            budget.count_moved();
+        } else if !budget.may_run_again() {
+            failure.message.push_str(NO_BUDGET);
             return false;
         }
         if self.failed.is_none() || lost(failure) {
@@ -169,12 +182,17 @@ impl Client {
     pub fn attach_to(address: Address, wait: Duration) -> Result<Self, Failure> {
         let session = Session::attach(&address, wait)?;
         let current = Current { session: Some(session), ..Current::default() };
-        Ok(Self { address, current: current.into(), changed: Condvar::new() })
+        Ok(Self { address, current: current.into(), changed: Condvar::new(), retries: RetryBudget::default() })
     }
 
     /// Where the worker is found.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// How many of its requests were sent again, and whether one more may be.
+    pub fn retries(&self) -> &RetryBudget {
+        &self.retries
     }
 
     /// The segment to look at: the one that this client has attached to, which works while the worker hangs or is dead;
@@ -282,7 +300,8 @@ impl Client {
             };
             let deadline = session.deadline_from(tries.began_ns, request);
             tries.sent += 1;
-            let failure = match self.attempt(&session, request, deadline) {
+            self.retries.count_sent();
+            let mut failure = match self.attempt(&session, request, deadline) {
                 Attempted::Reply(reply) => return Ok(Called::Reply(reply, tries.sent > 1)),
                 Attempted::Interrupted(channel, id) => {
                     let request = OwnedRequest::of(request, channel.blocks_of(id));
@@ -290,7 +309,7 @@ impl Client {
                 }
                 Attempted::Failed(failure) => failure,
             };
-            if !tries.again(request, &failure, deadline) {
+            if !tries.again(&self.retries, request, &mut failure, deadline) {
                 return Err(tries.told(failure));
             }
         }
@@ -326,10 +345,12 @@ impl Client {
             sent.into_iter().for_each(|(channel, _)| channel.check_in());
             return match settled {
                 Ok(reply) => Ok(Called::Reply(reply, tries.sent > 1)),
-                Err(failure) => request.with(|request| match tries.again(request, &failure, deadline) {
-                    true => self.go_on(request, tries),
-                    false => Err(tries.told(failure)),
-                }),
+                Err(mut failure) => {
+                    request.with(|request| match tries.again(&self.retries, request, &mut failure, deadline) {
+                        true => self.go_on(request, tries),
+                        false => Err(tries.told(failure)),
+                    })
+                }
             };
         }
         let (timeout, fallback) = pending.request.timeouts();

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from threading import Lock
 from typing import Any
 
+from ..breaker import CLOSED
 from ..client import Client
-from . import settings
+from . import settings, signals
+
+logger = logging.getLogger("molt_accel.request")
 
 _lock = Lock()
 _clients: dict[tuple[str | None, str | None, float, float], Client] = {}
@@ -23,7 +27,9 @@ def client() -> Client:
     kept = _clients.get(key)
     if kept is None:
         with _lock:
-            kept = _clients.get(key) or Client(wanted.SHM, wanted.ATTACH_WAIT, wanted.SOCKET, timeout=wanted.TIMEOUT)
+            kept = _clients.get(key) or Client(
+                wanted.SHM, wanted.ATTACH_WAIT, wanted.SOCKET, timeout=wanted.TIMEOUT, on_state=_state_changed
+            )
             _clients[key] = kept
     return kept
 
@@ -35,3 +41,10 @@ def close() -> None:
         _clients.clear()
     for kept in ended:
         kept.close()
+
+
+def _state_changed(client: Client, state: str, reason: str) -> None:
+    level = logging.INFO if state == CLOSED else logging.WARNING
+    extra = {"worker": client.where, "state": state}
+    logger.log(level, "circuit breaker of %s is %s: %s", client.where, state, reason, extra=extra)
+    signals.breaker_changed.send_robust(sender=client.where, client=client, state=state, reason=reason)
