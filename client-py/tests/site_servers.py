@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
-from molt_accel.django import molt_offload
+from molt_accel.django import metrics, molt_offload
 
 SECRET_KEY = "tests"
 ALLOWED_HOSTS = ["*"]
@@ -40,4 +40,22 @@ async def aslow(request: HttpRequest) -> HttpResponse:
     raise AssertionError("offloaded views do not run")
 
 
-urlpatterns = [path("compute/", compute), path("acompute/", acompute), path("slow/", slow), path("aslow/", aslow)]
+@molt_offload(entry="compute", fallback=True)
+def careful(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("own code")
+
+
+@molt_offload(entry="compute", shadow=1.0)
+def wrong(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"sum": 0})
+
+
+urlpatterns = [
+    path("compute/", compute),
+    path("acompute/", acompute),
+    path("slow/", slow),
+    path("aslow/", aslow),
+    path("careful/", careful),
+    path("wrong/", wrong),
+    path("metrics/", metrics.view),
+]

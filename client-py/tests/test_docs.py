@@ -15,6 +15,7 @@ import yaml
 from django.core.management import get_commands
 from django.http import HttpRequest
 from django.test import Client, RequestFactory
+from prometheus_client import REGISTRY
 
 from molt_accel import errors, testing
 from molt_accel._find_worker import find_worker
@@ -93,6 +94,18 @@ def test_the_table_of_settings_is_complete() -> None:
 
 def test_the_tables_are_settings_that_hold() -> None:
     assert list(settings.check(snippet_with('"TABLES"')["MOLT"]).TABLES) == ["orders", "products"]
+
+
+def test_the_metrics_are_those_there_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert snippet_with("metrics.view")["urlpatterns"]
+    ours = {family.name: family.type for family in REGISTRY.collect() if family.name.startswith("molt_client_")}
+    assert set(re.findall(r"^\| `(molt_client_\w+)` \|", PAGE, re.MULTILINE)) == {
+        f"{name}_total" if kind == "counter" else name for name, kind in ours.items()
+    }
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "gauge_livesum_7.db").touch()
+    snippet_with("mark_process_dead")["child_exit"](None, SimpleNamespace(pid=7))
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_command_is_listed() -> None:

@@ -3,38 +3,24 @@ end. Each is started as its own documentation says, with several processes or th
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 import molt_accel
 from conftest import until
+from serving import CLIENTS, Server, Site
 
-TESTS = Path(__file__).parent
 REQUESTS = 1000
-CLIENTS = 8
-NUMBERS = {"values": [1, 2, 3], "scale": 2, "offset": 0}
 SQL = "select count(*) as n from t a cross join t b cross join t c where a.a % 7 = (b.a + c.a) % 11"
 """Takes minutes for the 3,000 rows of site_servers.py: whoever runs it is stopped or hangs up."""
 MANIFEST = {"abi_version": 1, "exports": [{"name": "slow", "kind": "sql", "sql": SQL, "input": "t"}]}
-
-
-class Server(NamedTuple):
-    """A server: its command, with {port}, and which kind of view it is asked for."""
-
-    command: str
-    kind: str
 
 
 PYTHON = "{python} -m "
@@ -59,78 +45,6 @@ HANG_UP_CANCELS = (
     "gunicorn-gthread",
     "waitress",
 )
-
-
-class Site:
-    """A running server."""
-
-    def __init__(self, server: Server, shm: str, log: Path) -> None:
-        self.kind = server.kind
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.log = log
-        command = server.command.format(python=sys.executable, port=self.port).split()
-        with log.open("wb") as written:
-            self.process = subprocess.Popen(
-                command,
-                cwd=TESTS,
-                env={**os.environ, "MOLT_TEST_SHM": shm, "PYTHONPATH": str(TESTS)},
-                stdout=written,
-                stderr=written,
-                start_new_session=True,
-            )
-        until(self._is_up, f"{command} serves", 60)
-
-    def _is_up(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def url(self, name: str) -> str:
-        return f"/{'a' if self.kind == 'asgi' else ''}{name}/"
-
-    def ask(self, times: int) -> list[int]:
-        """Statuses of that many requests over one kept connection; a 200 must be the right answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        statuses = []
-        for i in range(times):
-            body = json.dumps({**NUMBERS, "scale": i})
-            connection.request("POST", self.url("compute"), body, {"content-type": "application/json"})
-            answer = connection.getresponse()
-            data = answer.read()
-            statuses.append(answer.status)
-            if answer.status == 200:
-                assert json.loads(data) == {"count": 3, "sum": 6, "scaled": [i, 2 * i, 3 * i]}
-        connection.close()
-        return statuses
-
-    def ask_all(self, times: int) -> set[int]:
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            return {status for part in pool.map(self.ask, [times // CLIENTS] * CLIENTS) for status in part}
-
-    def stop(self) -> None:
-        """SIGTERM, as a service manager sends it; nothing of it may be left."""
-        self.process.terminate()
-        self.process.wait(30)
-        until(lambda: self._processes() == [], "no process of it is left")
-
-    def _processes(self) -> list[int]:
-        return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _group(pid) == self.process.pid]
-
-    def kill(self) -> None:
-        """Whatever is left of it, for the end of a test that failed."""
-        for pid in self._processes():
-            os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def _group(pid: str) -> int | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[2])
 
 
 @pytest.fixture

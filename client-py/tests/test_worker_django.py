@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from threading import Event, Thread
 from typing import Any
 
 import msgpack
@@ -13,7 +14,7 @@ import pytest
 from django.test import AsyncClient, Client, override_settings
 
 import molt_accel
-from conftest import in_child, stop, until
+from conftest import BARE, in_child, stop, until
 from molt_accel.django import client as process_client
 
 NUMBERS = {"values": [1, 2, 3], "scale": 2, "offset": 0}
@@ -96,6 +97,33 @@ def test_a_killed_worker_is_502_or_503_and_200_again_once_it_is_back(own: molt_a
             assert site.post("/compute/", NUMBERS, content_type="application/json").status_code in (502, 503)
         with molt_accel.spawn(shm=own.shm, arena="16MiB"):
             assert site.post("/compute/", NUMBERS, content_type="application/json").json() == RESULT
+
+
+def test_a_full_worker_is_a_503_that_says_when_to_come_back_and_no_fallback() -> None:
+    with molt_accel.spawn(BARE, arena="16MiB", threads=1, args=["--queue", "1"]) as own:
+        with override_settings(MOLT={"SHM": own.shm, "TIMEOUT": 60.0}):
+            assert Client().post("/careful/", [1], content_type="application/json").content == b"[1]"
+            answers: list[Any] = []
+            over = Event()
+
+            def ask() -> None:
+                site = Client()
+                while not over.is_set():
+                    answers.append(site.post("/careful/", list(range(20_000)), content_type="application/json"))
+
+            threads = [Thread(target=ask) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            try:
+                until(lambda: any(answer.status_code != 200 for answer in answers), "one finds the queue full", 60)
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
+        busy = [answer for answer in answers if answer.status_code != 200]
+        assert {(answer.status_code, answer.headers["Retry-After"]) for answer in busy} == {(503, "1")}
+        assert all("busy" in answer.json()["error"] for answer in busy)
+        assert not any(answer.content.startswith(b"own code") for answer in answers)
 
 
 def test_a_stopped_worker_is_a_504(own: molt_accel.SpawnedClient) -> None:

@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..answer import Answer
 from ..errors import MoltBusy, MoltError, MoltInvalidInput, MoltTooLarge
-from . import settings, signals, timing
+from . import metrics, settings, signals, timing
 from .body import discard
 
 logger = logging.getLogger("molt_accel.request")
@@ -129,6 +129,7 @@ def fallback(request: HttpRequest, error: MoltError) -> str:
         error,
         extra={"request": request, "entry": error.entry, "outcome": error.outcome, "fallback": True},
     )
+    metrics.fell_back(error, error.entry or "molt")
     signals.fell_back.send_robust(sender=error.entry, request=request, error=error)
     return error.outcome
 

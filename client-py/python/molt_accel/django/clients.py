@@ -8,7 +8,7 @@ from typing import Any
 
 from ..breaker import CLOSED
 from ..client import Client
-from . import settings, signals
+from . import metrics, settings, signals
 
 logger = logging.getLogger("molt_accel.request")
 
@@ -47,4 +47,5 @@ def _state_changed(client: Client, state: str, reason: str) -> None:
     level = logging.INFO if state == CLOSED else logging.WARNING
     extra = {"worker": client.where, "state": state}
     logger.log(level, "circuit breaker of %s is %s: %s", client.where, state, reason, extra=extra)
+    metrics.breaker(state)
     signals.breaker_changed.send_robust(sender=client.where, client=client, state=state, reason=reason)

@@ -10,9 +10,10 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from .. import codecs
+from ..answer import Answer
 from ..client import Client
 from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
-from . import answers, hangup, settings, timing, tracing
+from . import answers, hangup, metrics, settings, timing, tracing
 from .body import Body, has_body, read
 from .clients import client
 
@@ -95,10 +96,22 @@ async def aoffload(
 def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
     """`offload`, with any other outcome raised. `url`: the view's arguments, if not those that the URL resolved to."""
     began = timing.now()
-    http = plain(request)
     params: Any = plan.params(request) if callable(plan.params) else plan.params
     given = plan.payload(request) if callable(plan.payload) else plan.payload
     molt = client()
+    try:
+        answer = _exchange(plain(request), plan, molt, given, params, url)
+    except MoltError as error:
+        error.entry = error.entry or plan.entry  # where nobody was there to be asked for one
+        metrics.failed(plan.entry, molt, error, began)
+        raise
+    metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    return answers.success(request, plan.entry, answer, plan.response, began)
+
+
+def _exchange(
+    http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None
+) -> Answer:
     codec, body = _message(http, plan, molt, given, url)
     try:
         with tracing.request(plan.entry) as span:
@@ -113,22 +126,37 @@ def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> Ht
                 hangup.watch(http),
             )
             span.answered(answer.metrics)
+            return answer
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
         raise
     finally:
         body.free()
-    return answers.success(request, plan.entry, answer, plan.response, began)
 
 
 async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
     """`run` for async views."""
     began = timing.now()
-    http = plain(request)
     params = await _value(plan.params(request)) if callable(plan.params) else plan.params
     given = await _value(plan.payload(request)) if callable(plan.payload) else plan.payload
     molt = client()
+    try:
+        answer = await _aexchange(plain(request), plan, molt, given, params, url)
+    except MoltError as error:
+        error.entry = error.entry or plan.entry  # where nobody was there to be asked for one
+        metrics.failed(plan.entry, molt, error, began)
+        raise
+    metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    if plan.response is None:
+        return answers.success(request, plan.entry, answer, None, began)
+    shaped = await _value(plan.response(request, codecs.decode(answer.codec, answer.body)))
+    return answers.shaped(shaped, plan.entry, answer, began)
+
+
+async def _aexchange(
+    http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None
+) -> Answer:
     await molt.aattach()
     codec, body = _message(http, plan, molt, given, url)
     try:
@@ -137,16 +165,13 @@ async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None
                 plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
             )
             span.answered(answer.metrics)
+            return answer
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
         raise
     finally:
         body.free()
-    if plan.response is None:
-        return answers.success(request, plan.entry, answer, None, began)
-    shaped = await _value(plan.response(request, codecs.decode(answer.codec, answer.body)))
-    return answers.shaped(shaped, plan.entry, answer, began)
 
 
 def plain(request: Any) -> HttpRequest:

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from ..errors import MoltError, MoltInvalidInput, MoltTimeout
-from . import answers, settings
+from . import answers, metrics, settings
 from .body import content_length, has_body
 from .offload import Plan, UrlArguments, arun, plain, run
 from .signals import shadow_differed
@@ -102,6 +102,7 @@ def _limited(plan: Plan, began: float) -> Plan:
 
 def _report(request: HttpRequest, plan: Plan, own: Any, offloaded: HttpResponseBase) -> None:
     found = difference(own, offloaded)
+    metrics.compared(plan.entry, "agreed" if found is None else "differed")
     if found is not None:
         logger.warning(
             "%s %s: the view and %s differ:\n%s",
@@ -118,6 +119,7 @@ def _failed(request: HttpRequest, plan: Plan, own: Any, error: MoltError) -> Non
     if isinstance(error, MoltInvalidInput):  # an answer as good as any: the view may refuse it as well
         _report(request, plan, own, answers.worded(plain(request), error, answers.status_of(error)))
         return
+    metrics.compared(plan.entry, "failed")
     what = "slower than the view" if isinstance(error, MoltTimeout) else f"{error.outcome} where the view answered"
     logger.warning(
         "%s %s: shadowing %s: %s: %s",
