@@ -186,7 +186,7 @@ test-entries:
 test-engine:
 	@$(STEP) 'Tests of the worker'
 	$(CARGO) test --release --locked -p molt-engine
-	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine --test clients --test stop
+	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine --test clients --test stop --test supervise --test upgrade
 
 .PHONY: test-python
 test-python: build

@@ -2,34 +2,11 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
-
 use common::ask::{Ask, Line, hold_body, marked};
-use common::{Folder, WORKER, Worker, names_of, run, tables, until, until_true};
+use common::{Folder, Worker, names_of, run, stat_program, tables, until, until_true};
 use molt_ipc_shm::Codec;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-/// The tool, built beside the worker; made first where only this package was.
-fn stat_program() -> PathBuf {
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _one = BUILDING.lock().unwrap();
-    let program = Path::new(WORKER).with_file_name("molt-shm-stat");
-    if !program.is_file() {
-        let profile = Path::new(WORKER).parent().unwrap();
-        let target = profile.parent().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--package", "molt-shm-stat", "--bin", "molt-shm-stat", "--target-dir"]).arg(target);
-        build.current_dir(env!("CARGO_MANIFEST_DIR"));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "molt-shm-stat cannot be built");
-    }
-    program
-}
 
 fn stat(args: &[&str]) -> (Option<i32>, String, String) {
     run(stat_program(), Folder::new().path(), args)

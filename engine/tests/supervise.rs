@@ -2,13 +2,14 @@
 
 mod common;
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::ask::{Ask, health, hold_body, marked, timed};
 use common::load::{self, Kind, Load, all_go_on, nothing_was_lost};
-use common::{Folder, SOON, WORKER, Worker, address, look, nameless, names_of, run, trial_manifest, until, until_true};
+use common::{
+    Folder, SOON, Worker, address, look, nameless, names_of, run, stat_program, trial_manifest, until, until_true,
+};
 use molt_ipc_shm::stat::SupervisorReport;
 use molt_ipc_shm::{Codec, Outcome};
 use nix::sys::signal::{Signal, kill};
@@ -40,10 +41,9 @@ fn supervisor_of(worker: &Worker) -> SupervisorReport {
 }
 
 fn stat(worker: &Worker, more: &[&str]) -> String {
-    let tool = Path::new(WORKER).with_file_name("molt-shm-stat");
     let mut args = if nameless() { vec!["--socket", &worker.shm] } else { vec![worker.shm.as_str()] };
     args.extend(more);
-    let (code, out, message) = run(&tool, worker.folder.path(), &args);
+    let (code, out, message) = run(stat_program(), worker.folder.path(), &args);
     assert_eq!(code, Some(0), "{message}");
     out
 }

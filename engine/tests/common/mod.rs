@@ -9,6 +9,7 @@ pub mod tables;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,25 @@ pub fn library(name: &str) -> PathBuf {
     let path = Path::new(WORKER).with_file_name("examples").join(format!("lib{name}.so"));
     assert!(path.is_file(), "{} is not there; hint: `cargo build --release -p molt-engine --examples`", path.display());
     path
+}
+
+/// The tool, built beside the worker; made first where only this package was.
+pub fn stat_program() -> PathBuf {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one = BUILDING.lock().unwrap();
+    let program = Path::new(WORKER).with_file_name("molt-shm-stat");
+    if !program.is_file() {
+        let profile = Path::new(WORKER).parent().unwrap();
+        let target = profile.parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--package", "molt-shm-stat", "--bin", "molt-shm-stat", "--target-dir"]).arg(target);
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "molt-shm-stat cannot be built");
+    }
+    program
 }
 
 /// A manifest of these exports.
