@@ -1,6 +1,6 @@
 """The native library: loaded once, its version checked once.
 
-`_native` is written by maturin at build time: the declarations (from client-py/src/capi.rs) and the shared library.
+`_native` is written by maturin at build time: the declarations (from client-py/src/capi/) and the shared library.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ use std::ffi::c_char;
 
 use molt_ipc_shm::client::Failure;
 
-use crate::capi::{MoltClient, address, guarded};
+use super::session::address;
+use super::{MoltClient, guarded};
 
 /// What has become of a client's requests: counters that only grow.
 #[repr(C)]
