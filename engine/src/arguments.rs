@@ -122,6 +122,16 @@ fn parse_arena(text: &str) -> Result<Arena, String> {
     if text.eq_ignore_ascii_case("auto") {
         return Ok(Arena::Auto);
     }
+    let bytes = parse_size(text)?;
+    let (least, most) = (1 << 20, 1 << 38);
+    if !(least..=most).contains(&bytes) {
+        return Err(format!("{text} is outside 1MiB to 256GiB"));
+    }
+    Ok(Arena::Bytes(bytes))
+}
+
+/// Reads a size with its unit.
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
@@ -134,13 +144,8 @@ fn parse_arena(text: &str) -> Result<Arena, String> {
         "gb" => 1_000_000_000,
         other => return Err(format!("unit {other:?} is none of KiB, MiB, GiB, KB, MB, GB")),
     };
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is no size; like 256MiB, or auto"))?;
-    let bytes = number.checked_mul(scale).ok_or_else(|| format!("{text} is more than any machine has"))?;
-    let (least, most) = (1 << 20, 1 << 38);
-    if !(least..=most).contains(&bytes) {
-        return Err(format!("{text} is outside 1MiB to 256GiB"));
-    }
-    Ok(Arena::Bytes(bytes))
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is no size; like 256MiB"))?;
+    number.checked_mul(scale).ok_or_else(|| format!("{text} is more than any machine has"))
 }
 
 #[cfg(test)]

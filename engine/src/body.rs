@@ -56,6 +56,8 @@ pub fn read<'a>(request: &'a Inflight, scratch: &'a mut Vec<u8>) -> Result<Body<
             request.copy_into(&handle, scratch);
             Ok(Body::Bytes(codec, scratch))
         }
+        // Nothing is no table, but a statement without inputs needs none.
+        Payload::Inline([]) => Ok(Body::Bytes(codec, &[])),
         Payload::Inline(bytes) if codec == Codec::Arrow => {
             // Too small for the arena when it was sent: it is put there, so that tables are read in one way only.
             let block = request

@@ -184,9 +184,12 @@ impl Shared {
             *lock(&self.running[index]) = None;
         }
         stats::record_run(&self.host.segment.map, &self.host.segment.geometry, entry.slot, ended - started);
-        let (result, foreign, copied) = match result {
-            Ok(ran) => (Ok(ran.output), ran.taken, ran.copied_bytes),
-            Err(failure) => (Err(failure), Taken::default(), 0),
+        let (result, foreign) = match result {
+            Ok(ran) => {
+                (metrics.copied_bytes, metrics.plans) = (ran.copied_bytes, ran.plans.min(u8::MAX.into()) as u8);
+                (Ok(ran.output), ran.taken)
+            }
+            Err(failure) => (Err(failure), Taken::default()),
         };
         let answer = result.and_then(|output| write(entry, &request, output)).unwrap_or_else(|failure| {
             debug!(entry = entry.name, outcome = failure.outcome.name(), message = failure.message, "request failed");
@@ -196,7 +199,6 @@ impl Shared {
         metrics.exec_us = ((now_ns() - started) / 1000).min(u32::MAX as u64) as u32;
         metrics.allocs = (taken.allocs + foreign.allocs).min(u32::MAX as u64) as u32;
         metrics.alloc_bytes = taken.bytes + foreign.bytes;
-        metrics.copied_bytes = copied;
         request.answer(Answer { metrics, ..answer });
     }
 

@@ -9,6 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::arguments::parse_size;
+use crate::sql::Shape;
+
 /// The file that is read when nobody names one.
 pub const DEFAULT_FILE: &str = "molt_exports.json";
 /// The version of the file's form.
@@ -44,6 +47,12 @@ pub struct Export {
     pub schema: Option<Value>,
     /// The longest that a call may take, queueing included.
     pub timeout_ms: Option<u64>,
+    /// SQL: what an answer in JSON or MsgPack is made of.
+    pub output: Shape,
+    /// SQL: most rows of an answer.
+    pub max_rows: Option<usize>,
+    /// SQL: most memory that a run may take for sorting, grouping and joining, bytes.
+    pub max_memory: Option<usize>,
     /// Native: running it twice does no harm, so it is sent again when a worker dies while it runs. SQL always is.
     pub idempotent: bool,
 }
@@ -56,6 +65,23 @@ pub enum Kind {
     Native,
     /// A statement.
     Sql,
+}
+
+/// Bytes: a number, or text like "64MiB".
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Value")]
+struct Size(usize);
+
+impl TryFrom<Value> for Size {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let bytes = match &value {
+            Value::String(text) => parse_size(text)?,
+            other => other.as_u64().ok_or_else(|| format!("{other} is no size; like \"64MiB\", or bytes"))?,
+        };
+        usize::try_from(bytes).map(Size).map_err(|_| format!("{bytes} bytes are more than this machine can count"))
+    }
 }
 
 /// One name or several.
@@ -94,9 +120,14 @@ impl Export {
             params: optional(&mut object, "params")?.unwrap_or_default(),
             schema: optional(&mut object, "schema")?,
             timeout_ms: optional(&mut object, "timeout_ms")?,
+            output: optional(&mut object, "output")?.unwrap_or_default(),
+            max_rows: optional(&mut object, "max_rows")?,
+            max_memory: optional::<Size>(&mut object, "max_memory")?.map(|size| size.0),
             idempotent: optional(&mut object, "idempotent")?.unwrap_or(false),
         };
-        no_more(&object, "name, kind, library, sql, input, params, schema, timeout_ms, idempotent")?;
+        let known =
+            "name, kind, library, sql, input, params, schema, output, timeout_ms, max_rows, max_memory, idempotent";
+        no_more(&object, known)?;
         Ok(export)
     }
 
@@ -195,12 +226,22 @@ fn check(export: &Export) -> Result<(), String> {
     if export.timeout_ms == Some(0) {
         return Err("field \"timeout_ms\": 0 would time every call out; leave it out for no limit of its own".into());
     }
+    for (field, limit) in [("max_rows", export.max_rows), ("max_memory", export.max_memory)] {
+        if limit == Some(0) {
+            return Err(format!(
+                "field \"{field}\": 0 would refuse every answer; leave it out for no limit of its own"
+            ));
+        }
+    }
     let stray = match export.kind {
         Kind::Native => [
             ("sql", export.sql.is_some()),
             ("input", !matches!(export.input, Names::None)),
             ("params", !export.params.is_empty()),
             ("schema", export.schema.is_some()),
+            ("output", export.output != Shape::Rows),
+            ("max_rows", export.max_rows.is_some()),
+            ("max_memory", export.max_memory.is_some()),
         ]
         .into_iter()
         .find(|(_, there)| *there)
@@ -248,6 +289,20 @@ mod tests {
             (export(r#"{"name": "a", "kind": "sql"}"#), &["\"a\"", "\"sql\"", "missing"]),
             (export(r#"{"name": "a", "kind": "sql", "sql": 7}"#), &["\"a\"", "\"sql\"", "7"]),
             (export(r#"{"name": "a", "kind": "native", "timeout_ms": 0}"#), &["\"a\"", "timeout_ms"]),
+            (export(r#"{"name": "a", "kind": "native", "max_rows": 1}"#), &["\"a\"", "max_rows", "sql"]),
+            (export(r#"{"name": "a", "kind": "sql", "sql": "select 1", "max_rows": 0}"#), &["\"a\"", "max_rows", "0"]),
+            (
+                export(r#"{"name": "a", "kind": "sql", "sql": "select 1", "max_rows": -1}"#),
+                &["\"a\"", "max_rows", "-1"],
+            ),
+            (
+                export(r#"{"name": "a", "kind": "sql", "sql": "select 1", "max_memory": "1 parsec"}"#),
+                &["\"a\"", "max_memory", "parsec"],
+            ),
+            (
+                export(r#"{"name": "a", "kind": "sql", "sql": "select 1", "output": "heap"}"#),
+                &["\"a\"", "output", "heap", "columns"],
+            ),
             (export(r#"{"name": "molt.x", "kind": "native"}"#), &["name", "molt."]),
             (
                 export(r#"{"name": "a", "kind": "native"}, {"name": "a", "kind": "native"}"#),

@@ -8,7 +8,7 @@ use arrow_array::{ArrayRef, Decimal128Array, RecordBatch};
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use common::ask::{Answer, Ask, health, msgpack};
-use common::tables::{block, count, numbers, orders, pairs, placed};
+use common::tables::{batches, block, count, numbers, orders, pairs, placed};
 use common::{Worker, manifest, until_true};
 use molt_ipc_shm::client::{Client, Payload};
 use molt_ipc_shm::{Codec, Outcome};
@@ -48,11 +48,12 @@ fn a_table_that_lies_in_the_arena_is_read_there_and_answered_in_every_codec() {
     let client = worker.client();
     let table = placed(&client, &sample());
     let ask = Ask::of("order_totals").params(json!({"min": 10})).payload(Codec::Arrow as u8, Payload::Block(&table));
-    for _ in 0..3 {
+    for run in 0..3 {
         let answer = ask.clone().accept(Codec::Arrow).call(&client).ok();
         assert_eq!(pairs(&answer), expected());
         let head = answer.head;
         assert_eq!(head.copied_bytes, 0, "read in place");
+        assert_eq!(head.plans, u8::from(run == 0), "the planner runs for the first request alone");
         assert!(head.exec_us > 0 && head.allocs > 0 && head.alloc_bytes > 0, "{head:?}");
     }
     for codec in [Codec::Json, Codec::MsgPack] {
@@ -101,7 +102,7 @@ fn rows_that_are_none_are_invalid_input() {
     let bomb = "[".repeat(200_000);
     let inner_bomb = format!(r#"[{{"region": {bomb}"#);
     for (body, part) in [
-        ("", "rows"),
+        ("", "input \"orders\" is missing"),
         ("[{]", "rows"),
         (r#"[{"region": "n", "amount": 1}"#, "rows"),
         (r#"{"region": "n"}"#, "orders"),
@@ -115,7 +116,7 @@ fn rows_that_are_none_are_invalid_input() {
         let ask = Ask::of("order_totals").params(json!({"min": 1})).body(Codec::Json, body.as_bytes());
         ask.call(&client).fails(Outcome::InvalidInput, &["order_totals", part]);
     }
-    for body in [vec![0x91; 200_000], vec![0xc1], vec![0xdd, 0xff, 0xff, 0xff, 0xff], Vec::new()] {
+    for body in [vec![0x91; 200_000], vec![0xc1], vec![0xdd, 0xff, 0xff, 0xff, 0xff]] {
         let ask = Ask::of("order_totals").params(json!({"min": 1})).body(Codec::MsgPack, &body);
         ask.call(&client).fails(Outcome::InvalidInput, &["order_totals", "MsgPack"]);
     }
@@ -286,4 +287,43 @@ fn no_adhoc_sql_leaves_the_manifests_entries() {
     let answer = Ask::of("order_totals").body(Codec::Json, rows).value::<Value>(&client);
     assert_eq!(answer, json!([{"region": "n", "total": 2}]));
     assert!(!worker.log().contains("molt.query"));
+}
+
+#[test]
+fn an_entrys_limits_its_form_of_answer_and_no_body_at_all() {
+    let three = "select column1 as n from (values (1), (2), (3))";
+    let worker = Worker::with(
+        &manifest(json!([
+            {"name": "rows", "kind": "sql", "sql": three},
+            {"name": "columns", "kind": "sql", "sql": three, "output": "columns"},
+            {"name": "two", "kind": "sql", "sql": three, "max_rows": 2},
+            {"name": "sorted", "kind": "sql", "sql": "select x from t order by x desc", "input": "t", "max_memory": "64KiB"},
+        ])),
+        &[],
+    );
+    let client = worker.client();
+    let rows = json!([{"n": 1}, {"n": 2}, {"n": 3}]);
+    for codec in [Codec::Json, Codec::MsgPack] {
+        for (body, what) in [(&b""[..], "nothing"), (if codec == Codec::Json { b"null" } else { b"\xc0" }, "null")] {
+            assert_eq!(Ask::of("rows").body(codec, body).value::<Value>(&client), rows, "{codec:?}, {what}");
+            assert_eq!(Ask::of("columns").body(codec, body).value::<Value>(&client), json!({"n": [1, 2, 3]}));
+        }
+    }
+    let answer = Ask::of("columns").body(Codec::Arrow, b"").call(&client).ok();
+    assert_eq!(batches(&answer)[0].num_rows(), 3, "a table is a table");
+    let failed = Ask::of("two").call(&client).fails(Outcome::Internal, &["entry \"two\"", "more than 2 rows"]);
+    assert_eq!(failed.details, Some(json!({"limit": "rows", "most": 2})));
+    let big = placed(&client, &numbers(100_000));
+    let sorted = Ask::of("sorted").payload(Codec::Arrow as u8, Payload::Block(&big)).accept(Codec::Arrow);
+    let failed = sorted.call(&client).fails(Outcome::Internal, &["entry \"sorted\"", "65536 bytes", "max_memory"]);
+    assert_eq!(failed.details.unwrap()["most"], 65_536);
+    let small = placed(&client, &numbers(100));
+    let sorted = Ask::of("sorted").payload(Codec::Arrow as u8, Payload::Block(&small)).accept(Codec::Arrow);
+    assert_eq!(count_rows(&sorted.call(&client).ok()), 100, "the entry serves on");
+    // An entry that needs a table says so.
+    Ask::of("sorted").call(&client).fails(Outcome::InvalidInput, &["input \"t\" is missing"]);
+}
+
+fn count_rows(answer: &Answer) -> usize {
+    batches(answer).iter().map(RecordBatch::num_rows).sum()
 }

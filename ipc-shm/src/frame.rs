@@ -33,9 +33,9 @@ pub mod request_flag {
 /// Response flags.
 pub mod response_flag {
     /// The body lies in the arena under a lease; the frame carries one [`super::Handle`].
-    pub const LEASED: u16 = 1;
+    pub const LEASED: u8 = 1;
     /// The body is a table that the worker has validated in full or written itself: it need not be validated again.
-    pub const VALID: u16 = 2;
+    pub const VALID: u8 = 2;
 }
 
 /// How a body is encoded.
@@ -123,7 +123,9 @@ record! {
         /// The request's cell.
         cell: u32,
         /// [`response_flag`]s.
-        flags: u16,
+        flags: u8,
+        /// Plans that SQL made for it: 0 where a kept one served.
+        plans: u8,
         /// [`crate::Outcome`].
         outcome: u8,
         /// [`Codec`] of the body.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 class Metrics:
     """What one request cost in the worker."""
 
-    __slots__ = ("alloc_bytes", "allocs", "copied_bytes", "exec_us", "queue_depth", "queue_us", "resent")
+    __slots__ = ("alloc_bytes", "allocs", "copied_bytes", "exec_us", "plans", "queue_depth", "queue_us", "resent")
 
     queue_us: int
     """Microseconds between arrival and start."""
@@ -24,6 +24,8 @@ class Metrics:
     """Table bytes that had to be copied because of their layout; 0 wherever molt placed the table."""
     queue_depth: int
     """Requests that waited when this one came."""
+    plans: int
+    """Plans that SQL made for this request; 0 where a kept one served, as from an entry's second request on."""
     resent: bool
     """Whether the request was sent a second time, after the first worker died."""
 
@@ -35,6 +37,7 @@ class Metrics:
         self.alloc_bytes = c.alloc_bytes
         self.copied_bytes = c.copied_bytes
         self.queue_depth = c.queue_depth
+        self.plans = c.plans
         self.resent = bool(c.flags & 1)
 
     def __repr__(self) -> str:

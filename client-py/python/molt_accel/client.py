@@ -400,7 +400,10 @@ class Client(ResidentTables):
         return Block(self.session(), size)
 
     def place(self, payload: Any) -> Any:
-        """An Arrow payload for `exchange`: bytes of an IPC stream as they are, anything else placed in the arena."""
+        """An Arrow payload for `exchange`: bytes of an IPC stream as they are, anything else placed in the arena; None is
+        no body at all, for a SQL entry without inputs."""
+        if payload is None:
+            return b""
         if isinstance(payload, (bytes, bytearray, memoryview)):
             return payload
         from .arrow import place

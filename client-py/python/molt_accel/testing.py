@@ -178,7 +178,7 @@ class _Block:
 class _Free:
     """What a request costs that nobody worked on."""
 
-    queue_us = exec_us = allocs = alloc_bytes = copied_bytes = queue_depth = flags = 0
+    queue_us = exec_us = allocs = alloc_bytes = copied_bytes = queue_depth = plans = flags = 0
 
 
 def _decoded(codec: int, body: bytes) -> Any:

@@ -48,6 +48,8 @@ pub struct MoltReply {
     pub allocs: u32,
     /// Requests that waited when this one was taken.
     pub queue_depth: u32,
+    /// Plans that SQL made for it.
+    pub plans: u32,
 }
 
 /// Writes a finished call into `reply`.
@@ -80,6 +82,7 @@ pub(super) unsafe fn fill(
         exec_us: 0,
         allocs: 0,
         queue_depth: 0,
+        plans: 0,
     };
     match &hold {
         Hold::Reply(answer) => {
@@ -93,6 +96,7 @@ pub(super) unsafe fn fill(
             reply.exec_us = answer.head.exec_us;
             reply.allocs = answer.head.allocs;
             reply.queue_depth = answer.head.queue_depth as u32;
+            reply.plans = answer.head.plans as u32;
         }
         Hold::Failure(failure) => reply.outcome = failure.outcome as i32,
     }

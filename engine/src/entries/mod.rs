@@ -20,8 +20,7 @@ use crate::body::{self, Body};
 use crate::cancel::CancelToken;
 use crate::failure::Failure;
 use crate::manifest::{Export, Kind, Manifest};
-use crate::sql::rows::RowFormat;
-use crate::sql::{self, InputTable, ParamType, RunContext, SqlAnswer, SqlEngine, SqlEntry, SqlSpec};
+use crate::sql::{self, EntryLimits, InputTable, ParamType, RunContext, SqlEngine, SqlEntry, SqlSpec};
 
 /// Ad-hoc SQL.
 const QUERY: &str = "molt.query";
@@ -50,11 +49,13 @@ pub struct Ran {
     pub taken: Taken,
     /// Bytes of tables that could not be read in place.
     pub copied_bytes: u64,
+    /// Plans that SQL made.
+    pub plans: u32,
 }
 
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
-        Self { output, taken: Taken::default(), copied_bytes: 0 }
+        Self { output, taken: Taken::default(), copied_bytes: 0, plans: 0 }
     }
 }
 
@@ -215,6 +216,8 @@ fn spec_of(export: &Export) -> Result<SqlSpec, String> {
         input,
         params: params.collect::<Result<_, String>>()?,
         schemas,
+        output: export.output,
+        limits: EntryLimits { rows: export.max_rows, memory: export.max_memory },
     })
 }
 
@@ -245,6 +248,8 @@ impl Entry {
         let context = RunContext { deadline: Some(run.deadline), cancel: run.cancel.clone() };
         let given = body::params(run.request)?;
         let (tables, mut params, copied_bytes) = match body::read(run.request, run.scratch)? {
+            // No body at all: for statements that need none.
+            Body::Bytes(_, []) => (Vec::new(), Map::new(), 0),
             Body::Tables(tables, copied) => (tables, Map::new(), copied),
             Body::Bytes(codec, bytes) => {
                 let rows = sql::rows::decode(entry, body::row_format(&self.name, codec)?, bytes)?;
@@ -253,19 +258,16 @@ impl Entry {
         };
         params.extend(given); // what the server vouches for wins over what the body says
         let answer = entry.run(tables, &params, &context)?;
-        tracing::debug!(entry = self.name, planned = answer.planned, rows = answer.rows(), "statement run");
+        let plans = answer.plans;
+        tracing::debug!(entry = self.name, plans, rows = answer.rows(), "statement run");
         let output = match run.accept {
             Codec::Arrow => Output::Table(answer.schema, answer.batches),
-            codec => Output::Bytes(codec, rows_of(&self.name, codec, &answer)?),
+            codec => {
+                let format = body::row_format(&self.name, codec)?;
+                Output::Bytes(codec, sql::answer::encode(&answer, format, entry.spec().output)?)
+            }
         };
-        Ok(Ran { output, taken: Taken::default(), copied_bytes })
-    }
-}
-
-fn rows_of(entry: &str, codec: Codec, answer: &SqlAnswer) -> Result<Vec<u8>, Failure> {
-    match body::row_format(entry, codec)? {
-        RowFormat::Json => sql::answer::to_json(answer),
-        RowFormat::MsgPack => sql::answer::to_msgpack(answer),
+        Ok(Ran { output, taken: Taken::default(), copied_bytes, plans })
     }
 }
 
@@ -299,5 +301,6 @@ fn query(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Ran, Failure> {
         },
     };
     let answer = engine.query(&statement, tables, &values, &context)?;
-    Ok(Ran { output: Output::Table(answer.schema, answer.batches), taken: Taken::default(), copied_bytes })
+    let plans = answer.plans;
+    Ok(Ran { output: Output::Table(answer.schema, answer.batches), taken: Taken::default(), copied_bytes, plans })
 }

@@ -176,6 +176,7 @@ impl NativeEntry {
                 output: Output::Bytes(run.accept, sink.answer),
                 taken: Taken { allocs: reply.allocs, bytes: reply.alloc_bytes },
                 copied_bytes: 0,
+                plans: 0,
             }),
             (_, Some(failure)) => Err(failure),
             (other, None) => {

@@ -1,4 +1,5 @@
-//! An answer as rows: an array of objects in JSON or MsgPack, one key per column in the columns' order.
+//! An answer in JSON or MsgPack: rows, an array of objects with one key per column in the columns' order; or columns, an
+//! object with one array per column, which names each column once and not in every row.
 //!
 //! What a type becomes: integers, floats, booleans, text and null are themselves, and integers keep every digit. Decimals,
 //! dates, times, timestamps, durations and intervals are text (decimals so that they keep their digits). Lists are arrays,
@@ -17,22 +18,39 @@ use arrow_schema::{ArrowError, DataType, Schema};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::util::display::{ArrayFormatter, DurationFormat, FormatOptions};
 use serde::ser::{Error, SerializeMap, SerializeSeq};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::failure::Failure;
 
 use super::engine::SqlAnswer;
+use super::rows::RowFormat;
 
-/// The answer as a JSON array of objects.
-pub fn to_json(answer: &SqlAnswer) -> Result<Vec<u8>, Failure> {
-    let columns = Rows::new(answer)?;
-    serde_json::to_vec(&columns).map_err(|error| Failure::invalid(format!("the answer has no form in JSON: {error}")))
+/// What an answer is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// `[{"region": "north", "total": 1.5}, ...]`
+    #[default]
+    Rows,
+    /// `{"region": ["north", ...], "total": [1.5, ...]}`
+    Columns,
 }
 
-/// The answer as a MsgPack array of maps.
-pub fn to_msgpack(answer: &SqlAnswer) -> Result<Vec<u8>, Failure> {
-    let columns = Rows::new(answer)?;
-    rmp_serde::to_vec(&columns).map_err(|error| Failure::invalid(format!("the answer has no form in MsgPack: {error}")))
+/// The answer's bytes.
+pub fn encode(answer: &SqlAnswer, format: RowFormat, shape: Shape) -> Result<Vec<u8>, Failure> {
+    let rows = Rows::new(answer)?;
+    match shape {
+        Shape::Rows => written(&rows, format),
+        Shape::Columns => written(&Columns(&rows), format),
+    }
+}
+
+fn written(value: &impl Serialize, format: RowFormat) -> Result<Vec<u8>, Failure> {
+    let (name, bytes) = match format {
+        RowFormat::Json => ("JSON", serde_json::to_vec(value).map_err(|error| error.to_string())),
+        RowFormat::MsgPack => ("MsgPack", rmp_serde::to_vec(value).map_err(|error| error.to_string())),
+    };
+    bytes.map_err(|error| Failure::invalid(format!("the answer has no form in {name}: {error}")))
 }
 
 /// All rows of an answer.
@@ -47,7 +65,7 @@ impl<'a> Rows<'a> {
         let mut names = HashSet::new();
         if let Some(field) = answer.schema.fields().iter().find(|field| !names.insert(field.name())) {
             return Err(Failure::invalid(format!(
-                "two columns of the answer are named \"{}\", and a row has each key once; hint: rename one with AS",
+                "two columns of the answer are named \"{}\", and an object has each key once; hint: rename one with AS",
                 field.name()
             )));
         }
@@ -96,6 +114,43 @@ impl Serialize for Row<'_> {
             })?;
         }
         object.end()
+    }
+}
+
+/// The same as an object of columns.
+struct Columns<'a>(&'a Rows<'a>);
+
+impl Serialize for Columns<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(rows) = self;
+        let mut object = serializer.serialize_map(Some(rows.schema.fields().len()))?;
+        for (column, field) in rows.schema.fields().iter().enumerate() {
+            object.serialize_entry(field.name(), &WholeColumn { rows, column, name: field.name() })?;
+        }
+        object.end()
+    }
+}
+
+/// One column through all batches.
+struct WholeColumn<'a> {
+    rows: &'a Rows<'a>,
+    column: usize,
+    name: &'a str,
+}
+
+impl Serialize for WholeColumn<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut items = serializer.serialize_seq(Some(self.rows.rows))?;
+        let mut before = 0;
+        for (count, columns) in &self.rows.batches {
+            for at in 0..*count {
+                items.serialize_element(&Item { values: &columns[self.column], at }).map_err(|error| {
+                    S::Error::custom(format!("row {}, column \"{}\": {error}", before + at, self.name))
+                })?;
+            }
+            before += count;
+        }
+        items.end()
     }
 }
 

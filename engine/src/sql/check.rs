@@ -72,7 +72,11 @@ pub fn check(sql: &str, source: Source) -> Result<Checked, String> {
         .with_recursion_limit(8 * MAX_NESTING)
         .with_tokens_with_locations(tokens)
         .parse_statements()
-        .map_err(|error| format!("not SQL: {}", error.to_string().trim_start_matches("sql parser error: ")))?;
+        .map_err(|error| {
+            let text = error.to_string();
+            let end = if text.ends_with("EOF") { ", the end of the statement" } else { "" };
+            format!("not SQL: {}{end}", text.trim_start_matches("sql parser error: "))
+        })?;
     let statement = match (statements.pop(), statements.len()) {
         (Some(statement), 0) => statement,
         (None, _) => return Err("there is no statement".into()),

@@ -1,7 +1,7 @@
 //! The SQL engine of a worker: DataFusion's threads, its memory, the tables that the worker holds, and the statements.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,9 +9,6 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::execution::TaskContext;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
 use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
@@ -21,8 +18,9 @@ use crate::failure::Failure;
 use super::catalog::{Catalog, Version};
 use super::check::{Checked, Source, check};
 use super::entry::{SqlEntry, SqlSpec};
-use super::errors::{failure, stop_failure};
+use super::errors::{Said, failure, run_failure, stop_failure};
 use super::kept::size_class;
+use super::memory::{Memory, Spill};
 use super::params::inferred_values;
 use super::plan::{PlanCopy, logical, run_values, session, with_values};
 use super::run::{AnswerLimits, RunError, collect};
@@ -42,7 +40,7 @@ pub struct SqlLimits {
     /// Largest answer of one statement.
     pub answer: AnswerLimits,
     /// Where sorts and aggregates may spill; `None`: they fail when memory is used up.
-    pub spill_dir: Option<PathBuf>,
+    pub spill: Option<Spill>,
 }
 
 impl Default for SqlLimits {
@@ -51,7 +49,7 @@ impl Default for SqlLimits {
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             memory_bytes: 1 << 30,
             answer: AnswerLimits { rows: 10_000_000, bytes: 256 << 20 },
-            spill_dir: None,
+            spill: None,
         }
     }
 }
@@ -70,8 +68,8 @@ pub struct InputTable {
 pub struct SqlAnswer {
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
-    /// Whether the planner ran for this request.
-    pub planned: bool,
+    /// Plans that were made for this request: 0 where a kept one served.
+    pub plans: u32,
 }
 
 impl SqlAnswer {
@@ -92,6 +90,7 @@ pub struct SqlEngine {
 pub(super) struct Shared {
     pub(super) runtime: Runtime,
     limits: SqlLimits,
+    pub(super) memory: Memory,
     pub(super) catalog: Catalog,
     /// Sessions for plans that are kept, and for plans that serve once: those take fewer passes of the optimiser.
     pub(super) kept: Sessions,
@@ -123,29 +122,26 @@ impl SqlEngine {
             .enable_time()
             .build()
             .map_err(|error| format!("cannot start {threads} threads for SQL: {error}"))?;
-        let pool_bytes = limits.memory_bytes / 10 * 9;
-        let (pool, spill): (Arc<dyn MemoryPool>, _) = match &limits.spill_dir {
-            Some(folder) => {
-                (Arc::new(FairSpillPool::new(pool_bytes)), DiskManagerMode::Directories(vec![folder.clone()]))
-            }
-            None => (Arc::new(GreedyMemoryPool::new(pool_bytes)), DiskManagerMode::Disabled),
-        };
-        let environment = RuntimeEnvBuilder::new()
-            .with_memory_pool(pool)
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
-            .build_arc()
+        let memory = Memory::new(limits.memory_bytes / 10 * 9, limits.spill.as_ref())
             .map_err(|error| format!("cannot set up SQL: {}", error.strip_backtrace()))?;
         let sessions = |passes| {
             let prepared = |partitions| {
-                let state = session(&environment, partitions, passes);
+                let state = session(&memory, partitions, passes);
                 let task = state.task_ctx();
                 Prepared { state, task }
             };
             Sessions { narrow: prepared(1), wide: prepared(threads) }
         };
         let (kept, once) = (sessions(3), sessions(1));
-        let shared =
-            Shared { runtime, limits, catalog: Catalog::default(), kept, once, planner_runs: AtomicU64::new(0) };
+        let shared = Shared {
+            runtime,
+            limits,
+            memory,
+            catalog: Catalog::default(),
+            kept,
+            once,
+            planner_runs: AtomicU64::new(0),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -164,6 +160,12 @@ impl SqlEngine {
     pub fn put_table(&self, name: &str, schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Version, String> {
         let data = TableData::new(schema, batches).map_err(|reason| format!("table \"{name}\": {reason}"))?;
         Ok(self.shared.catalog.put(name, data, None, None))
+    }
+
+    /// Memory that runs hold now, bytes.
+    #[cfg(test)]
+    pub fn reserved(&self) -> usize {
+        self.shared.memory.environment.memory_pool.reserved()
     }
 
     /// How often the planner ran since the start.
@@ -205,7 +207,8 @@ impl SqlEngine {
 
         let prepared = shared.once.of(&given);
         let schemas = schemas_of(&given);
-        let planned = |error: DataFusionError| failure(WHO, &error, &schemas);
+        let statement = Said { who: WHO, sql, tables: &schemas };
+        let planned = |error: DataFusionError| failure(&statement, &error);
         shared.planner_runs.fetch_add(1, Ordering::Relaxed);
         let plan = logical(&prepared.state, &checked, &schemas, &BTreeMap::new()).map_err(planned)?;
         let plan = with_values(plan, &run_values(&values)).map_err(planned)?;
@@ -213,9 +216,10 @@ impl SqlEngine {
         let facts = shared.facts(&given, true);
         let copy = shared.runtime.block_on(PlanCopy::new(&prepared.state, plan, &facts)).map_err(planned)?;
         copy.arm(&given, &values, context).map_err(planned)?;
-        let answer = shared.run(WHO, &copy, &prepared.task, context, &schemas, true);
+        let answer = shared.run(&copy, &prepared.task, context, shared.limits.answer);
         copy.halt();
-        answer
+        let answer = answer.map_err(|error| run_failure(&statement, error))?;
+        Ok(SqlAnswer { plans: 1, ..answer })
     }
 }
 
@@ -239,24 +243,23 @@ impl Shared {
             .collect()
     }
 
+    /// How large an answer may be that has a limit of rows of its own.
+    pub(super) fn answer_limits(&self, rows: Option<usize>) -> AnswerLimits {
+        let limits = self.limits.answer;
+        AnswerLimits { rows: rows.unwrap_or(limits.rows).min(limits.rows), ..limits }
+    }
+
+    /// Runs an armed plan; the answer counts no plans yet.
     pub(super) fn run(
         &self,
-        who: &str,
         copy: &PlanCopy,
         task: &Arc<TaskContext>,
         context: &RunContext,
-        schemas: &BTreeMap<String, SchemaRef>,
-        planned: bool,
-    ) -> Result<SqlAnswer, Failure> {
+        limits: AnswerLimits,
+    ) -> Result<SqlAnswer, RunError> {
         let schema = copy.plan.schema();
-        match collect(self.runtime.handle(), Arc::clone(&copy.plan), Arc::clone(task), context, self.limits.answer) {
-            Ok(batches) => Ok(SqlAnswer { schema, batches, planned }),
-            Err(RunError::Stopped(stopped)) => Err(stop_failure(who, stopped)),
-            Err(RunError::DataFusion(error)) => Err(failure(who, &error, schemas)),
-            Err(RunError::TooMuch(what, limit)) => Err(Failure::internal(format!(
-                "{who}: the answer has more than {limit} {what}, which is the limit; hint: add LIMIT, or select less"
-            ))),
-        }
+        let batches = collect(self.runtime.handle(), Arc::clone(&copy.plan), Arc::clone(task), context, limits)?;
+        Ok(SqlAnswer { schema, batches, plans: 0 })
     }
 }
 

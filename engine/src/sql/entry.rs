@@ -10,12 +10,14 @@ use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
+use super::answer::Shape;
 use super::check::{Checked, Source, check};
 use super::engine::{InputTable, Shared, SqlAnswer, schemas_of};
-use super::errors::{failure, message};
+use super::errors::{Said, failure, is_exhausted, message, over_memory, place_of, run_failure};
 use super::kept::{Form, KeptPlans};
 use super::params::{ParamType, declared_values, listed};
 use super::plan::logical;
+use super::run::RunError;
 use super::scan::{TableData, Tables};
 use super::stop::RunContext;
 
@@ -30,6 +32,18 @@ pub struct SqlSpec {
     /// Columns of an input, where the manifest declares them: JSON and MsgPack rows then have these types, and the
     /// statement is planned at start.
     pub schemas: BTreeMap<String, Vec<(String, ParamType)>>,
+    /// What an answer in JSON or MsgPack is made of.
+    pub output: Shape,
+    pub limits: EntryLimits,
+}
+
+/// Bounds of one entry, beside its time and within those of the engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EntryLimits {
+    /// Most rows of an answer.
+    pub rows: Option<usize>,
+    /// Most memory of one run, bytes.
+    pub memory: Option<usize>,
 }
 
 /// A SQL entry: checked once, planned once per form of its tables.
@@ -60,7 +74,8 @@ impl SqlEntry {
             checked.tables.iter().find(|name| !spec.input.contains(name) && !shared.catalog.is_known(name))
         {
             let known: Vec<String> = spec.input.iter().cloned().chain(shared.catalog.names()).collect();
-            return Err(format!("no table \"{name}\"; the tables are {}", listed(known.iter())));
+            let place = place_of(&spec.sql, name);
+            return Err(format!("no table \"{name}\"{place}; the tables are {}", listed(known.iter())));
         }
         if let Some(name) = spec.schemas.keys().find(|name| !spec.input.contains(name)) {
             return Err(format!(
@@ -111,29 +126,52 @@ impl SqlEntry {
             return Err(Failure { status: Some(409), ..Failure::invalid(text) });
         }
         let schemas = schemas_of(&tables);
-        let wrong = |error: DataFusionError| failure(&self.who, &error, &schemas);
+        let statement = Said { who: &self.who, sql: &self.spec.sql, tables: &schemas };
+        let wrong = |error: DataFusionError| failure(&statement, &error);
 
         let prepared = shared.kept.of(&tables);
-        let (form, is_new) = match self.plans.find(&tables) {
-            Some(form) => (form, false),
-            None => (self.plan_form(&tables).map_err(wrong)?, true),
-        };
-        let (copy, planned) = match form.take(&values) {
-            Some(copy) => (copy, is_new),
+        let mut plans = 0;
+        let form = match self.plans.find(&tables) {
+            Some(form) => form,
             None => {
+                plans += 1;
+                self.plan_form(&tables).map_err(wrong)?
+            }
+        };
+        let copy = match form.take(&values) {
+            Some(copy) => copy,
+            None => {
+                plans += 1;
                 shared.planner_runs.fetch_add(1, Ordering::Relaxed);
-                let copy = shared.runtime.block_on(form.plan(&prepared.state, &values)).map_err(wrong)?;
-                (copy, true)
+                shared.runtime.block_on(form.plan(&prepared.state, &values)).map_err(wrong)?
             }
         };
         copy.arm(&tables, &values, context).map_err(wrong)?;
-        let answer = shared.run(&self.who, &copy, &prepared.task, context, &schemas, planned);
+        let limits = shared.answer_limits(self.spec.limits.rows);
+        let (task, pool) = match self.spec.limits.memory {
+            Some(most) => {
+                let (task, pool) = shared.memory.limited(&prepared.task, most);
+                (task, Some((pool, most)))
+            }
+            None => (Arc::clone(&prepared.task), None),
+        };
         // Only a plan whose run came to its end is used again: after a failure, tasks of the run may be at work in it still.
-        match answer {
-            Ok(_) => form.give_back(copy, values),
-            Err(_) => copy.halt(),
+        match shared.run(&copy, &task, context, limits) {
+            Ok(answer) => {
+                form.give_back(copy, values);
+                Ok(SqlAnswer { plans, ..answer })
+            }
+            Err(error) => {
+                copy.halt();
+                let refused = pool.and_then(|(pool, most)| Some((most, pool.refused()?)));
+                Err(match (&error, refused) {
+                    (RunError::DataFusion(error), Some((most, asked))) if is_exhausted(error) => {
+                        over_memory(&statement, error, most, asked)
+                    }
+                    _ => run_failure(&statement, error),
+                })
+            }
         }
-        answer
     }
 
     /// The declared inputs out of what the request brings.
@@ -190,7 +228,10 @@ impl SqlEntry {
         }
         match self.plan_form(&tables) {
             Ok(_) => Ok(()),
-            Err(error) => Err(message(&error, &schemas_of(&tables))),
+            Err(error) => {
+                let statement = Said { who: &self.who, sql: &self.spec.sql, tables: &schemas_of(&tables) };
+                Err(message(&statement, &error))
+            }
         }
     }
 }

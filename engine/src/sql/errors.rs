@@ -4,16 +4,30 @@ use std::collections::BTreeMap;
 
 use arrow_schema::{ArrowError, SchemaRef};
 use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use molt_ipc_shm::Outcome;
+use serde_json::json;
 
 use crate::failure::Failure;
 
 use super::params::listed;
+use super::run::RunError;
 use super::stop::Stopped;
 
-/// The failure of a request. `who` names the statement ("entry \"order_totals\""), `tables` are what it could read.
-pub fn failure(who: &str, error: &DataFusionError, tables: &BTreeMap<String, SchemaRef>) -> Failure {
-    let text = message(error, tables);
+/// A statement that failed, as its caller knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// Its name: `entry "order_totals"`.
+    pub who: &'a str,
+    pub sql: &'a str,
+    /// What it could read.
+    pub tables: &'a BTreeMap<String, SchemaRef>,
+}
+
+/// The failure of a request whose statement could not be planned or did not run to its end.
+pub fn failure(said: &Said<'_>, error: &DataFusionError) -> Failure {
+    let (who, text) = (said.who, message(said, error));
     let outcome = match error.find_root() {
         DataFusionError::External(source) => return external(who, source.as_ref(), &text),
         DataFusionError::ArrowError(source, _) => match &**source {
@@ -28,9 +42,13 @@ pub fn failure(who: &str, error: &DataFusionError, tables: &BTreeMap<String, Sch
         | DataFusionError::Configuration(_)
         | DataFusionError::Execution(_) => Outcome::InvalidInput,
         DataFusionError::ResourcesExhausted(_) => {
-            return Failure::internal(format!(
-                "{who}: the memory for SQL is used up: {text}; hint: select fewer rows or columns, or give the worker more"
-            ));
+            return limit_failure(
+                format!(
+                    "{who}: the memory for SQL is used up: {text}; hint: select fewer rows or columns, or give the worker \
+                     more (--sql-memory, --spill)"
+                ),
+                json!({"limit": "memory"}),
+            );
         }
         _ => Outcome::Internal,
     };
@@ -44,6 +62,44 @@ fn external(who: &str, source: &(dyn std::error::Error + Send + Sync + 'static),
     }
 }
 
+/// The failure of a run.
+pub fn run_failure(said: &Said<'_>, error: RunError) -> Failure {
+    match error {
+        RunError::Stopped(stopped) => stop_failure(said.who, stopped),
+        RunError::DataFusion(error) => failure(said, &error),
+        RunError::TooMuch(what, most) => limit_failure(
+            format!(
+                "{}: the answer has more than {most} {what}, which is the limit; hint: add LIMIT, or select less",
+                said.who
+            ),
+            json!({"limit": what, "most": most}),
+        ),
+    }
+}
+
+/// Whether it is memory that ran out.
+pub fn is_exhausted(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+}
+
+/// The failure of a run that asked for more memory than its entry allows.
+pub fn over_memory(said: &Said<'_>, error: &DataFusionError, most: usize, asked: usize) -> Failure {
+    limit_failure(
+        format!(
+            "{}: the run takes more memory than the {most} bytes of the entry's max_memory: {}; hint: select fewer rows or \
+             columns, or raise it",
+            said.who,
+            message(said, error)
+        ),
+        json!({"limit": "memory", "most": most, "asked": asked}),
+    )
+}
+
+/// A limit was reached: programs find which, and its number, in the details.
+fn limit_failure(text: String, details: serde_json::Value) -> Failure {
+    Failure { details: Some(details), ..Failure::internal(text) }
+}
+
 /// The failure of a run that was stopped.
 pub fn stop_failure(who: &str, stopped: Stopped) -> Failure {
     match stopped {
@@ -53,11 +109,12 @@ pub fn stop_failure(who: &str, stopped: Stopped) -> Failure {
 }
 
 /// The error in words, with its place in the statement where DataFusion knows it.
-pub fn message(error: &DataFusionError, tables: &BTreeMap<String, SchemaRef>) -> String {
-    let place = error
-        .diagnostic()
-        .and_then(|diagnostic| diagnostic.span)
-        .map_or(String::new(), |span| format!(" at line {}, column {}", span.start.line, span.start.column));
+pub fn message(said: &Said<'_>, error: &DataFusionError) -> String {
+    let tables = said.tables;
+    let place = match error.diagnostic().and_then(|diagnostic| diagnostic.span) {
+        Some(span) => at(span.start.line, span.start.column),
+        None => first_place(said.sql, error),
+    };
     match error.find_root() {
         DataFusionError::SchemaError(schema_error, _) => match &**schema_error {
             SchemaError::FieldNotFound { field, .. } => missing_column(&field.name, &place, tables),
@@ -68,6 +125,36 @@ pub fn message(error: &DataFusionError, tables: &BTreeMap<String, SchemaRef>) ->
         },
         root => first_line(&root.strip_backtrace()) + &place,
     }
+}
+
+fn at(line: u64, column: u64) -> String {
+    format!(" at line {line}, column {column}")
+}
+
+/// Where a name stands in a statement for the first time; nothing where it does not.
+pub fn place_of(sql: &str, name: &str) -> String {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap_or_default();
+    let place = tokens.iter().find_map(|TokenWithSpan { token, span }| match token {
+        Token::Word(word) if word.value.eq_ignore_ascii_case(name) => Some(at(span.start.line, span.start.column)),
+        _ => None,
+    });
+    place.unwrap_or_default()
+}
+
+/// Where the first name stands that the error speaks of and the statement has.
+fn first_place(sql: &str, error: &DataFusionError) -> String {
+    if let DataFusionError::SchemaError(error, _) = error.find_root()
+        && let SchemaError::FieldNotFound { field, .. } | SchemaError::AmbiguousReference { field } = &**error
+    {
+        return place_of(sql, &field.name);
+    }
+    let text = error.find_root().strip_backtrace();
+    quoted(&text).map(|name| place_of(sql, name)).find(|place| !place.is_empty()).unwrap_or_default()
+}
+
+/// What stands between quotes in a message: names out of the statement, mostly.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split(['"', '\'', '`']).skip(1).step_by(2).filter(|name| !name.is_empty())
 }
 
 fn missing_column(name: &str, place: &str, tables: &BTreeMap<String, SchemaRef>) -> String {

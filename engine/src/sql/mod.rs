@@ -8,7 +8,7 @@
 //! 3. The first request with tables of a form plans (`plan`), and the physical plan is kept (`kept`). Its leaves are slots
 //!    (`scan`) and its parameters cells, so later requests only put their rows and values in: the planner does not run.
 //! 4. The plan runs on the calling thread (`run`), stoppable at every batch and in every join (`stop`).
-//! 5. The answer's batches go out as they are, or as JSON or MsgPack rows ([`answer`]); what went wrong is said in the words
+//! 5. The answer's batches go out as they are, or as rows or columns in JSON or MsgPack ([`answer`]); what went wrong is said in the words
 //!    of the statement (`errors`).
 //!
 //! An ad-hoc query takes the same way and is planned each time, with its values and exact table sizes.
@@ -21,6 +21,7 @@ mod engine;
 mod entry;
 mod errors;
 mod kept;
+mod memory;
 mod params;
 mod plan;
 pub mod rows;
@@ -31,9 +32,12 @@ mod temporal;
 #[cfg(test)]
 mod tests;
 
+pub use answer::Shape;
 pub use catalog::{Catalog, Listed, Version, read_file};
-pub use engine::{InputTable, SqlAnswer, SqlEngine, SqlLimits};
-pub use entry::{SqlEntry, SqlSpec};
+#[cfg(test)]
+pub use engine::SqlAnswer;
+pub use engine::{InputTable, SqlEngine, SqlLimits};
+pub use entry::{EntryLimits, SqlEntry, SqlSpec};
 pub use params::ParamType;
 pub use scan::TableData;
 pub use stop::RunContext;

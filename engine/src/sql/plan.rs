@@ -13,7 +13,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue, TableReference, plan_err};
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -29,6 +28,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 
 use super::check::Checked;
+use super::memory::Memory;
 use super::params::{ParamCell, ParamFunction, ParamValues};
 use super::scan::{SlotTable, TableFacts, TableSlot, Tables};
 use super::stop::{RunContext, StopCell, make_joins_stoppable};
@@ -44,7 +44,7 @@ const CLOCK: [(&str, DataType); 3] = [
 ];
 
 /// A DataFusion session set up for low latency.
-pub fn session(runtime: &Arc<RuntimeEnv>, partitions: usize, passes: usize) -> SessionState {
+pub fn session(memory: &Memory, partitions: usize, passes: usize) -> SessionState {
     let mut config = SessionConfig::new()
         .with_target_partitions(partitions)
         .with_create_default_catalog_and_schema(false)
@@ -57,12 +57,13 @@ pub fn session(runtime: &Arc<RuntimeEnv>, partitions: usize, passes: usize) -> S
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     options.sql_parser.collect_spans = true;
+    options.execution.sort_spill_reservation_bytes = memory.sort_reserve();
     // Rules that look for what our leaves do not have: files to push filters into, remote inputs to buffer.
     let unused = ["HashJoinBuffering"];
     let rules = PhysicalOptimizer::new().rules.into_iter().filter(|rule| !unused.contains(&rule.name())).collect();
     SessionStateBuilder::new()
         .with_config(config)
-        .with_runtime_env(Arc::clone(runtime))
+        .with_runtime_env(Arc::clone(&memory.environment))
         .with_default_features()
         .with_physical_optimizer_rules(rules)
         .build()

@@ -105,6 +105,11 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
         f.write_str("an array of objects, or an object with a table under each input's name")
     }
 
+    /// What encodes "nothing", for a statement that needs nothing: a missing input is noticed when the statement runs.
+    fn visit_unit<E: de::Error>(self) -> Result<Rows, E> {
+        Ok(Rows { tables: Vec::new(), params: Map::new() })
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, rows: A) -> Result<Rows, A::Error> {
         let [(name, schema)] = self.inputs else {
             let names: Vec<String> = self.inputs.iter().map(|(name, _)| name.to_string()).collect();

@@ -178,7 +178,7 @@ impl Hostile {
             kind: input.near(kind::RESPONSE as u64) as u32,
             id: input.near(id),
             cell: input.near(0) as u32,
-            flags: if flags & 4 != 0 { input.u16() } else { (flags & 1) as u16 * response_flag::LEASED },
+            flags: if flags & 4 != 0 { input.u16() as u8 } else { (flags & 1) * response_flag::LEASED },
             outcome: flags >> 3 & 15,
             codec: input.u8(),
             status: 0,

@@ -223,6 +223,7 @@ fn head_of(request: &Inflight, answer: &Answer, len: usize) -> ResponseHead {
         id: request.head.id,
         cell: request.head.cell,
         flags: 0,
+        plans: answer.metrics.plans,
         outcome: answer.outcome as u8,
         codec: answer.codec,
         status: answer.status,

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub queue_depth: u32,
     /// Bytes of tables that could not be read in place.
     pub copied_bytes: u64,
+    /// Plans that SQL made for it, at most 255.
+    pub plans: u8,
 }
 
 /// Bytes of an answer that lie in the arena.

@@ -13,7 +13,7 @@ fn ad_hoc_queries_read_what_they_are_given_and_nothing_else() {
         ask("select t.a, own.b from t join own on t.a = own.a where t.a >= $min order by 1", json!({"min": 2}))
             .unwrap();
     assert_eq!(rows(&answer), json!([{"a": 2, "b": 2}, {"a": 3, "b": 3}]));
-    assert!(answer.planned);
+    assert_eq!(answer.plans, 1);
     for sql in [
         "select * from information_schema.tables",
         "select * from '/etc/passwd'",

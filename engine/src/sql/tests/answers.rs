@@ -1,4 +1,4 @@
-//! Answers as rows: every type, both codecs.
+//! Answers as rows and as columns: every type, both codecs.
 
 use std::sync::Arc;
 
@@ -12,8 +12,10 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema};
 use serde_json::{Value, json};
 
-use crate::sql::SqlAnswer;
-use crate::sql::answer::{to_json, to_msgpack};
+use super::{to_json, to_msgpack};
+use crate::sql::answer::encode;
+use crate::sql::rows::RowFormat;
+use crate::sql::{Shape, SqlAnswer};
 
 fn answer(columns: Vec<(&str, ArrayRef)>) -> SqlAnswer {
     let fields: Vec<Field> =
@@ -23,7 +25,7 @@ fn answer(columns: Vec<(&str, ArrayRef)>) -> SqlAnswer {
     let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).unwrap();
     // Two slices of it: rows must not depend on where a batch begins.
     let batches = vec![batch.slice(0, 1), batch.slice(1, batch.num_rows() - 1)];
-    SqlAnswer { schema, batches, planned: false }
+    SqlAnswer { schema, batches, plans: 0 }
 }
 
 fn every_type() -> SqlAnswer {
@@ -106,4 +108,40 @@ fn two_columns_of_one_name_are_refused() {
     let ids = || Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef;
     let failure = to_json(&answer(vec![("id", ids()), ("id", ids())])).unwrap_err();
     assert!(failure.message.contains("\"id\""), "{}", failure.message);
+}
+
+#[test]
+fn columns_are_the_rows_turned_over() {
+    let answer = every_type();
+    for format in [RowFormat::Json, RowFormat::MsgPack] {
+        let read = |shape| -> Value {
+            let bytes = encode(&answer, format, shape).unwrap();
+            match format {
+                RowFormat::Json => serde_json::from_slice(&bytes).unwrap(),
+                RowFormat::MsgPack => rmp_serde::from_slice(&bytes).unwrap(),
+            }
+        };
+        let (rows, columns) = (read(Shape::Rows), read(Shape::Columns));
+        let columns = columns.as_object().unwrap();
+        assert_eq!(columns.len(), answer.schema.fields().len());
+        for (name, values) in columns {
+            let down: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row[name]).collect();
+            assert_eq!(values.as_array().unwrap().iter().collect::<Vec<_>>(), down, "{name}");
+        }
+    }
+}
+
+#[test]
+fn columns_go_through_all_batches_and_name_the_row_that_has_no_form() {
+    let values = |values: Vec<f64>| {
+        RecordBatch::try_from_iter([("x", Arc::new(Float64Array::from(values)) as ArrayRef)]).unwrap()
+    };
+    let (one, two) = (values(vec![1.0, 2.0]), values(vec![3.0]));
+    let schema = one.schema();
+    let answer = |batches| SqlAnswer { schema: Arc::clone(&schema), batches, plans: 0 };
+    let json = |batches| encode(&answer(batches), RowFormat::Json, Shape::Columns);
+    assert_eq!(json(vec![one.clone(), two]).unwrap(), br#"{"x":[1.0,2.0,3.0]}"#);
+    assert_eq!(json(vec![]).unwrap(), br#"{"x":[]}"#);
+    let failure = json(vec![one, values(vec![f64::NAN])]).unwrap_err();
+    assert!(failure.message.contains("row 2, column \"x\""), "{}", failure.message);
 }

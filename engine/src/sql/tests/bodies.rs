@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Map, Value, json};
 
-use crate::sql::answer::to_json;
+use super::to_json;
 use crate::sql::rows::{RowFormat, decode_inputs};
 use crate::sql::{InputTable, SqlAnswer};
 
@@ -18,7 +18,7 @@ fn table(schema: Option<&SchemaRef>, body: &Value) -> Result<(SchemaRef, Value),
             assert_eq!(json.tables[0].batches, msgpack.tables[0].batches);
             assert_eq!(json.params, msgpack.params);
             let InputTable { schema, batches, .. } = json.tables.remove(0);
-            let answer = SqlAnswer { schema: Arc::clone(&schema), batches, planned: false };
+            let answer = SqlAnswer { schema: Arc::clone(&schema), batches, plans: 0 };
             Ok((schema, serde_json::from_slice(&to_json(&answer).unwrap()).unwrap()))
         }
         (Err(json), Err(msgpack)) => {

@@ -11,7 +11,7 @@ fn what_is_wrong_with_an_entry_is_said_at_start() {
         ("delete from t", &[], "only a query"),
         ("select a from t where a > $min", &[], "$min is not declared"),
         ("select a from t", &float, "declared but not used"),
-        ("select a from missing", &[], "no table \"missing\"; the tables are \"t\""),
+        ("select a from missing", &[], "no table \"missing\" at line 1, column 15; the tables are \"t\""),
     ] {
         let error = engine.prepare(spec("e", sql, &["t"], types)).unwrap_err();
         assert!(error.contains(expected), "{sql}: {error}");

@@ -15,9 +15,11 @@ mod answers;
 mod bodies;
 mod entries;
 mod kept;
+mod limits;
 mod stop;
 
 use super::*;
+use crate::failure::Failure;
 
 fn engine() -> SqlEngine {
     SqlEngine::new(SqlLimits { threads: 2, ..SqlLimits::default() }).unwrap()
@@ -55,7 +57,15 @@ fn spec(name: &str, sql: &str, input: &[&str], types: &[(&str, ParamType)]) -> S
 }
 
 fn rows(answer: &SqlAnswer) -> Value {
-    serde_json::from_slice(&answer::to_json(answer).unwrap()).unwrap()
+    serde_json::from_slice(&to_json(answer).unwrap()).unwrap()
+}
+
+fn to_json(answer: &SqlAnswer) -> Result<Vec<u8>, Failure> {
+    answer::encode(answer, rows::RowFormat::Json, Shape::Rows)
+}
+
+fn to_msgpack(answer: &SqlAnswer) -> Result<Vec<u8>, Failure> {
+    answer::encode(answer, rows::RowFormat::MsgPack, Shape::Rows)
 }
 
 const REGIONS: [&str; 4] = ["north", "east", "south", "west"];

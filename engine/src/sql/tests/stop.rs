@@ -72,7 +72,7 @@ fn an_answer_and_the_memory_behind_it_are_bounded() {
         threads: 2,
         memory_bytes: 4 << 20,
         answer: AnswerLimits { rows: 1_000, bytes: 4_000 },
-        spill_dir: None,
+        spill: None,
     };
     let engine = SqlEngine::new(limits).unwrap();
     let ask = |sql: &str| engine.query(sql, vec![many()], &Map::new(), &RunContext::default());
