@@ -1,7 +1,7 @@
 # molt: build, test, demo, bench. Everything that these targets need they make themselves; nothing outside this folder and
 # the user's caches is touched.
 #
-#   make demo    builds, starts worker and Django, checks, loads, prints one table, stops everything
+#   make demo    builds, starts worker and Django, checks, loads, prints the figures, stops everything
 #   make test    builds and runs every test
 #   make chaos   kills and stops clients and workers at random (KILLS=n or MINUTES=m, SEED=s; MEMFD=1: segments without a name)
 #   make soak    a long load with kills: curves of memory, descriptors, latency (MINUTES=n)

@@ -49,6 +49,12 @@ def knobs(default: Settings):
                 "--seconds", type=click.FloatRange(1), help=f"Length of a load. [default: {default.seconds:g}]"
             ),
             RESULTS_OPTION,
+            click.option(
+                "--report-lines",
+                type=click.IntRange(0),
+                default=default.report_lines,
+                help="Order lines that the report is about; 0 leaves it out.",
+            ),
             click.option("--curve/--no-curve", default=True, help="Measure also 20, 200 and 10,000 lines."),
         ):
             command = option(command)
@@ -57,7 +63,7 @@ def knobs(default: Settings):
     return add
 
 
-def told(settings: Settings, servers, users, rounds, seconds, curve) -> Settings:
+def told(settings: Settings, servers, users, rounds, seconds, report_lines, curve) -> Settings:
     """The settings with what the command line says."""
     return replace(
         settings,
@@ -66,13 +72,14 @@ def told(settings: Settings, servers, users, rounds, seconds, curve) -> Settings
         rounds=rounds or settings.rounds,
         seconds=seconds or settings.seconds,
         curve_lines=settings.curve_lines if curve else (),
+        report_lines=report_lines,
     )
 
 
 @cli.command()
 @knobs(DEMO)
 def demo(results, **chosen) -> None:
-    """The short run: about three minutes, one table."""
+    """The short run: about four minutes, two tables."""
     carry_out(told(DEMO, **chosen), results, everything=False)
 
 
@@ -131,7 +138,11 @@ def carry_out(settings: Settings, place: Path, *, everything: bool) -> None:
     report.write(folder, described, settings, results)
     every = figures(results)
     terminal.summary(console, every)
-    shown = tables.everything(results, every)[1:] if everything else [tables.curve_table(every)]
+    shown = (
+        tables.everything(results, every)[1:]
+        if everything
+        else [tables.curve_table(every), tables.report_table(results, every)]
+    )
     for table in shown:
         if table.rows:
             terminal.show(console, table)

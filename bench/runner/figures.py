@@ -11,7 +11,10 @@ MAIN_RATIOS = {  # name in summary.json: (what is offloaded, what it is compared
     "offload": ("offload", "baseline"),
     "offload_vs_tuned": ("offload", "tuned"),
     "table": ("offload_table", "baseline_table"),
+    "report": ("offload_report", "baseline_report"),
 }
+
+KINDS = {"report": "report"}  # of the rounds behind a ratio, where they are not those of a pair
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Figures:
     django_rss_mb: float
     django_pss_mb: float
     worker_rss_mb: float
+    worker_pss_mb: float
 
     @property
     def per_cpu_second(self) -> float:
@@ -82,6 +86,7 @@ def _figures(rounds: list[Round]) -> Figures:
         django_rss_mb=middle(r.django.rss_mb for r in rounds),
         django_pss_mb=middle(r.django.pss_mb for r in rounds),
         worker_rss_mb=middle(r.worker.rss_mb for r in rounds),
+        worker_pss_mb=middle(r.worker.pss_mb for r in rounds),
     )
 
 
@@ -123,7 +128,7 @@ def ratios(every: list[Figures]) -> dict[str, dict[str, Ratio]]:
     """The `ratios` of summary.json."""
     out: dict[str, dict[str, Ratio]] = {}
     for server in servers(every):
-        found = {name: compare(every, *pair, server) for name, pair in MAIN_RATIOS.items()}
+        found = {name: compare(every, *pair, server, KINDS.get(name, "pair")) for name, pair in MAIN_RATIOS.items()}
         out[server] = {name: one for name, one in found.items() if one is not None}
     return out
 

@@ -50,7 +50,7 @@ class Load:
 
     script: str
     url: str
-    body: Path
+    body: Path | None  # None: the script asks without one
     token: str
     seconds: float
     users: int
@@ -60,12 +60,13 @@ class Load:
         """The run's settings as the scripts take them (k6/lib/settings.js)."""
         env = {
             "MOLT_URL": self.url,
-            "MOLT_BODY": str(self.body),
             "MOLT_TOKEN": self.token,
             "MOLT_SECONDS": f"{self.seconds:g}",
             "MOLT_USERS": str(self.users),
             "MOLT_SUMMARY": str(summary),
         }
+        if self.body is not None:
+            env["MOLT_BODY"] = str(self.body)
         if self.rate is not None:
             env["MOLT_RATE"] = f"{self.rate:g}"
         return env

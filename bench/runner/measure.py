@@ -1,19 +1,20 @@
 """The run: for each server a fresh worker and Django, equal answers first, then the loads, in turn."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from . import data, equal, k6, micro, servers, transport, usage, worker
+from . import dashboard, data, equal, k6, micro, servers, transport, usage, worker
 from .k6 import Generated
 from .owned import Owned
 from .progress import RunProgress
-from .scenarios import BASELINE, OFFLOAD, ORDERS, TABLES, Scenario, Settings, at_lines
+from .scenarios import BASELINE, OFFLOAD, ORDERS, REPORTS, TABLES, Scenario, Settings, at_lines
 from .servers import Server
 from .worker import Worker
 
 K6_START = 1.2  # seconds from k6's start to its first request, and from its last to its end
 SERVER_SETUP = 6.0  # start, equality check, and the end
+REPORT_SETUP = 20.0  # order lines that are there already, four servers, equality check
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Round:
 
     scenario: Scenario
     server: str
-    kind: str  # "pair", "curve" or "arrival"
+    kind: str  # "pair", "curve", "arrival" or "report"
     users: int
     rate: float | None
     generated: Generated
@@ -39,6 +40,7 @@ class Results:
     left_behind: list[str] = field(default_factory=list)  # names that a worker should have removed
     micro: dict | None = None
     transport: dict | None = None
+    web_process_mb: dict[str, float] = field(default_factory=dict)  # per report scenario, after its loads
 
 
 def planned_seconds(settings: Settings) -> float:
@@ -55,6 +57,9 @@ def planned_seconds(settings: Settings) -> float:
             total += loads(2 * len(settings.curve_lines) * settings.curve_rounds, settings.curve_seconds)
         if settings.arrival_share is not None:
             total += loads(2, settings.seconds)
+    if settings.report_lines:
+        total += REPORT_SETUP + loads(len(REPORTS), settings.warm_up)
+        total += loads(len(REPORTS) * settings.report_rounds, settings.report_seconds)
     if settings.transport is not None:
         total += transport.SECONDS[settings.transport]
     return total + (micro.SECONDS if settings.micro else 0)
@@ -74,6 +79,8 @@ class Run:
         """Measures everything that the settings ask for."""
         for name in self._settings.servers:
             self._server(name)
+        if self._settings.report_lines:
+            self._report(self._settings.report_lines)
         if self._settings.micro:
             with self._progress.step("single calls, the worker's start and size", micro.SECONDS):
                 self._results.micro = micro.measure(self._owned, self._logs)
@@ -97,6 +104,30 @@ class Run:
         if self._settings.arrival_share is not None:
             self._arrival(server, engine, self._settings.arrival_share)
         self._owned.end(server.child)
+        worker.after_clients(engine, arena_before)
+        self._results.left_behind += worker.stop(self._owned, engine)
+
+    def _report(self, lines: int) -> None:
+        """The report, each way of answering under a server of its own."""
+        said = f"{lines:,} order lines, made once; a server for each way, answers"
+        with self._progress.step(f"/report/: {said}", REPORT_SETUP):
+            dashboard.make(self._owned, lines, self._logs / "report_data.log")
+            engine = worker.start(self._owned, self._logs / "worker-report.log")
+            dashboard.load(self._owned, lines, engine, self._logs / "report_data.log")
+            arena_before = engine.stat()["arena"]["used_bytes"]
+            running = dashboard.start(self._owned, lines, engine, self._logs)
+            self._results.compared["/report/"] = dashboard.check(running)
+        group = [replace(one, lines=lines) for one in REPORTS]
+        for one in group:
+            self._load(running[one.name], engine, one, "warm-up", self._settings.warm_up, "warming up")
+        for number in range(1, self._settings.report_rounds + 1):
+            for one in group:
+                said = f"round {number} of {self._settings.report_rounds}"
+                round_ = self._load(running[one.name], engine, one, "report", self._settings.report_seconds, said)
+                self._results.rounds.append(round_)
+        for one in group:
+            self._results.web_process_mb[one.name] = dashboard.web_process_mb(running[one.name])
+            self._owned.end(running[one.name].child)
         worker.after_clients(engine, arena_before)
         self._results.left_behind += worker.stop(self._owned, engine)
 
@@ -134,10 +165,11 @@ class Run:
         said: str,
         rate: float | None = None,
     ) -> Round:
-        users = self._settings.users
+        users = self._settings.report_users if scenario.report else self._settings.users
         doing = f"{server.name}: {scenario.path}, {scenario.lines:,} {'rows' if scenario.table else 'lines'}, {said}"
         with self._progress.step(doing, seconds + K6_START):
-            load = k6.Load(scenario.name, server.url, data.body(scenario), servers.TOKEN, seconds, users, rate)
+            body = None if scenario.report else data.body(scenario)
+            load = k6.Load(scenario.name, server.url, body, servers.TOKEN, seconds, users, rate)
             before = usage.of(server.pid), usage.of(engine.pid)
             log, summary = self._logs / f"k6-{server.name}.log", self._logs / f"k6-{server.name}.json"
             generated = k6.run(self._owned, load, log, summary)

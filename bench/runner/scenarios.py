@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 LINES = 2_000  # of the frozen workload
 TABLE_ROWS = 10_000
+REPORT_LINES = 5_000_000  # that the report is about: they lie on the server's side
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Scenario:
     pair: str | None = None
     table: bool = False
     lines: int = LINES
+    report: bool = False
 
 
 BASELINE = Scenario("baseline", "/baseline/")
@@ -23,9 +25,15 @@ OFFLOAD = Scenario("offload", "/offload/", pair="baseline")
 BASELINE_TABLE = Scenario("baseline_table", "/baseline/table/", table=True, lines=TABLE_ROWS)
 OFFLOAD_TABLE = Scenario("offload_table", "/offload/table/", pair="baseline_table", table=True, lines=TABLE_ROWS)
 
+BASELINE_REPORT = Scenario("baseline_report", "/baseline/report/", lines=REPORT_LINES, report=True)
+OFFLOAD_REPORT = replace(BASELINE_REPORT, name="offload_report", path="/offload/report/", pair="baseline_report")
+POLARS_REPORT = replace(OFFLOAD_REPORT, name="polars_report", path="/polars/report/")
+DUCKDB_REPORT = replace(OFFLOAD_REPORT, name="duckdb_report", path="/duckdb/report/")
+
 # Each group is loaded in turn, A B A B: a machine that slows down meets all members of a group alike.
 ORDERS = (BASELINE, OFFLOAD, TUNED)
 TABLES = (BASELINE_TABLE, OFFLOAD_TABLE)
+REPORTS = (BASELINE_REPORT, OFFLOAD_REPORT, POLARS_REPORT, DUCKDB_REPORT)
 
 
 def at_lines(lines: int) -> tuple[Scenario, Scenario]:
@@ -49,6 +57,10 @@ class Settings:
     arrival_share: float | None  # of the baseline's own requests per second; None leaves the arrival-rate pair out
     micro: bool
     transport: str | None  # its scale, see transport.py; None leaves it out
+    report_lines: int  # 0 leaves the report out
+    report_users: int
+    report_rounds: int
+    report_seconds: float
 
 
 DEMO = Settings(
@@ -64,6 +76,10 @@ DEMO = Settings(
     arrival_share=None,
     micro=False,
     transport=None,
+    report_lines=REPORT_LINES,
+    report_users=8,
+    report_rounds=2,
+    report_seconds=2,
 )
 RUN = Settings(
     servers=("gunicorn", "granian"),
@@ -78,6 +94,10 @@ RUN = Settings(
     arrival_share=0.6,
     micro=True,
     transport="",
+    report_lines=REPORT_LINES,
+    report_users=8,
+    report_rounds=5,
+    report_seconds=8,
 )
 QUICK = replace(
     RUN,
@@ -88,4 +108,6 @@ QUICK = replace(
     curve_seconds=3,
     curve_servers=("gunicorn",),
     transport="--quick",
+    report_rounds=2,
+    report_seconds=3,
 )

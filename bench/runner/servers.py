@@ -69,10 +69,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(owned: Owned, name: str, shm: str, log: Path) -> Server:
-    """Starts a server whose Django attaches to `shm`, and waits until it answers."""
+def start(owned: Owned, name: str, shm: str, log: Path, more: dict[str, str] | None = None) -> Server:
+    """Starts a server whose Django attaches to `shm`, and waits until it answers. `more`: further environment."""
     port = free_port()
-    env = {"MOLT_SHM": shm, "DEMO_API_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {"MOLT_SHM": shm, "DEMO_API_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": "1", **(more or {})}
     running = child.start(owned, name, SERVERS[name](port), log, env, cwd=DJANGO)
     server = Server(name, f"http://{HOST}:{port}", running)
     with server.client() as client:

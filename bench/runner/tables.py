@@ -84,6 +84,27 @@ def upright(every: list[Figures], server: str) -> Table:
     return Table(server, ["", *(one.scenario.path.replace("/table/", "/\ntable/") for one in mine)], rows, left=1)
 
 
+def report_table(results: Results, every: list[Figures]) -> Table:
+    """The report by each way of answering, with what a web process holds for it."""
+    mine = [one for one in every if one.kind == "report"]
+    if not mine:
+        return Table("The report", [], [])
+    against = [_against(every, one) for one in mine]
+    rows = [
+        ["requests/s", *(f"{one.rps:,.1f}" for one in mine)],
+        ["  ratio", *(_times(ratio["rps"]) if ratio else "" for ratio in against)],
+        ["p50 ms", *(_ms(one.latency["p(50)"]) for one in mine)],
+        ["p99 ms", *(_ms(one.latency["p(99)"]) for one in mine)],
+        ["errors", *(str(one.errors) for one in mine)],
+        ["Django CPU s", *(f"{one.django_cpu_s:.1f}" for one in mine)],
+        ["worker CPU s", *(f"{one.worker_cpu_s:.1f}" for one in mine)],
+        ["MB a web process", *(f"{results.web_process_mb[one.scenario.name]:.0f}" for one in mine)],
+        ["MB in the worker", *(f"{one.worker_pss_mb:.0f}" if "offload" in one.scenario.name else "" for one in mine)],
+    ]
+    title = f"Four weeks and a region of {mine[0].scenario.lines:,} order lines a request; {mine[0].users} in flight"
+    return Table(title, ["", *(one.scenario.path.replace("/report/", "/\nreport/") for one in mine)], rows, left=1)
+
+
 def curve_table(every: list[Figures]) -> Table:
     """What offloading brings as the work shrinks and grows."""
     columns = ["server", "lines", "ms of Python saved", "baseline/s", "offload/s", "ratio", "p99 share"]
@@ -203,7 +224,9 @@ def transport(found: dict) -> list[Table]:
         columns = ["peer", "payload", "clients", *CALL, "calls/s", "CPU us a call"]
         out.append(Table(title, columns, rows))
     if placing := found["placing"]:
-        figures = [f"{placing[key]:.2f}" for key in ("table_gb_per_s", "memcpy_gb_per_s", "ratio", "ratio_from", "ratio_to")]
+        figures = [
+            f"{placing[key]:.2f}" for key in ("table_gb_per_s", "memcpy_gb_per_s", "ratio", "ratio_from", "ratio_to")
+        ]
         columns = ["table", "placed GB/s", "memcpy GB/s", "ratio", "from", "to"]
         out.append(Table("Placing a table in the arena", columns, [[_bytes(placing["bytes"]), *figures]]))
     missing = [[one["peer"], one["part"], one["why"]] for one in found["missing"]]
@@ -220,7 +243,7 @@ def _bytes(count: int) -> str:
 
 def everything(results: Results, every: list[Figures]) -> list[Table]:
     """All tables that have rows."""
-    out = [pairs(every), curve_table(every), arrival(every), targets(results, every)]
+    out = [pairs(every), curve_table(every), report_table(results, every), arrival(every), targets(results, every)]
     if results.micro:
         out += [echoes(results.micro), micro(results.micro)]
     if results.transport:

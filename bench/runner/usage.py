@@ -1,6 +1,7 @@
 """CPU time and memory of a process with all its descendants."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -41,6 +42,15 @@ def of(pid: int | None) -> Usage:
         rss += memory.rss
         pss += memory.pss
     return Usage(cpu, rss / MB, pss / MB)
+
+
+def children_pss_mb(pid: int) -> list[float]:
+    """Proportional set size of each child of a process, in MB; of one that ends while it is looked at, nothing."""
+    found = []
+    for process in psutil.Process(pid).children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found.append(process.memory_full_info().pss / MB)
+    return found
 
 
 def cpu_seconds(pid: int) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from bench.runner import calls, k6
 from bench.runner.measure import Results, Round
-from bench.runner.scenarios import ORDERS, TABLES, Scenario, at_lines
+from bench.runner.scenarios import ORDERS, REPORTS, TABLES, Scenario, at_lines
 from bench.runner.usage import Usage
 
 CANNED = json.loads((Path(__file__).parent / "k6_summary.json").read_text())
@@ -58,12 +58,18 @@ def results() -> Results:
         made.rounds.append(round_of(offload, 2_000 / lines * gain, "gunicorn", "curve"))
     for scenario, speed in zip(ORDERS[:2], (1, 1), strict=True):
         made.rounds.append(round_of(scenario, speed, "gunicorn", "arrival", rate=80.0))
+    for scenario, speed in zip(REPORTS, (1, 6, 5, 7), strict=True):
+        made.rounds.append(round_of(scenario, speed, "gunicorn", "report"))
+    made.web_process_mb = {one.name: mb for one, mb in zip(REPORTS, (63.0, 48.0, 250.0, 303.0), strict=True)}
     made.micro = {
         "echo_64_bytes": {
             "rows": [
                 echo_row(way, peer, p50)
                 for way, peer, p50 in (
-                    ("hot", "molt", 5.0), ("hot", "Unix socket", 50.0), ("asleep", "molt", 60.0), ("asleep", "Unix socket", 55.0)
+                    ("hot", "molt", 5.0),
+                    ("hot", "Unix socket", 50.0),
+                    ("asleep", "molt", 60.0),
+                    ("asleep", "Unix socket", 55.0),
                 )
             ],
             "missing": {"pyzmq REQ/REP": "not installed: No module named 'zmq'"},

@@ -6,15 +6,17 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from bench.runner import data, k6
 from bench.runner.owned import Owned
 from bench.runner.paths import DJANGO, SCRIPTS
-from bench.runner.scenarios import ORDERS, TABLES
+from bench.runner.scenarios import ORDERS, REPORTS, TABLES
 
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.js"))
 
@@ -35,7 +37,7 @@ def inspect(name: str, **env: str) -> dict:
 
 
 def test_every_endpoint_has_its_script() -> None:
-    assert set(NAMES) == {scenario.name for scenario in (*ORDERS, *TABLES)}
+    assert set(NAMES) == {scenario.name for scenario in (*ORDERS, *TABLES, *REPORTS)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,8 +72,11 @@ class Endpoint(BaseHTTPRequestHandler):
     wbufsize = -1  # one write per answer: two small ones would wait for the client's delayed acknowledgement
     seen: list[tuple[str, str, str, bytes]]
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         self.seen.append((self.path, self.headers["Authorization"], self.headers["Content-Type"], body))
         self.send_response(503 if len(self.seen) % 10 == 2 else 200)
         self.send_header("Content-Length", "2")
@@ -107,6 +112,25 @@ def test_a_run_sends_the_body_and_counts_failures(scenario, endpoint: str, tmp_p
     kind = "application/vnd.apache.arrow.stream" if scenario.table else "application/json"
     expected = (scenario.path, "Bearer the-token", kind, body.read_bytes())
     assert set(Endpoint.seen) == {expected}
+
+
+@pytest.mark.parametrize("scenario", REPORTS, ids=lambda scenario: scenario.name)
+def test_a_report_is_asked_for_with_changing_parameters(scenario, endpoint: str, tmp_path: Path) -> None:
+    with Owned() as owned:
+        found = k6.run(
+            owned, k6.Load(scenario.name, endpoint, None, "the-token", 1, 2), tmp_path / "k6.log", tmp_path / "k6.json"
+        )
+    assert found.requests == len(Endpoint.seen) > 0
+    asked = [urlsplit(seen[0]) for seen in Endpoint.seen]
+    assert {one.path for one in asked} == {scenario.path}
+    queries = [parse_qs(one.query) for one in asked]
+    assert all(set(query) == {"region", "from", "to"} for query in queries)
+    assert len({query["region"][0] for query in queries}) == min(8, found.requests)
+    assert len({query["from"][0] for query in queries}) == min(24, found.requests)
+    assert all(
+        date.fromisoformat(query["to"][0]) - date.fromisoformat(query["from"][0]) == timedelta(27) for query in queries
+    )
+    assert {seen[1] for seen in Endpoint.seen} == {"Bearer the-token"}
 
 
 def test_the_generated_body_is_a_request_like_the_apps_own(endpoint: str) -> None:

@@ -9,6 +9,7 @@ from bench.runner import report
 from bench.runner.figures import curve, figures, find
 from bench.runner.measure import Results
 from bench.runner.scenarios import RUN
+from bench.runner.tables import report_table
 from bench.runner.targets import verdicts
 
 from .conftest import CANNED
@@ -39,8 +40,8 @@ def test_summary_has_exactly_the_fixed_shape(folder: Path) -> None:
         for key, kind in SCENARIO.items():
             assert isinstance(scenario[key], kind), key
     assert set(told["ratios"]) == {"gunicorn", "granian"}
-    for ratios in told["ratios"].values():
-        assert set(ratios) == {"offload", "offload_vs_tuned", "table"}
+    for server, ratios in told["ratios"].items():
+        assert set(ratios) == {"offload", "offload_vs_tuned", "table"} | ({"report"} if server == "gunicorn" else set())
         assert all(set(ratio) == {"rps", "p99"} for ratio in ratios.values())
 
 
@@ -61,6 +62,18 @@ def test_ratios_compare_medians(folder: Path) -> None:
     assert ratios["offload"]["p99"] == pytest.approx(0.1, rel=0.01)
     assert ratios["offload_vs_tuned"]["rps"] == pytest.approx(10 / 3, rel=0.01)
     assert ratios["table"]["rps"] == pytest.approx(20, rel=0.01)
+
+
+def test_the_report_shows_speed_and_what_a_web_process_holds(results: Results, folder: Path) -> None:
+    ratios = json.loads((folder / "summary.json").read_text())["ratios"]["gunicorn"]
+    assert ratios["report"]["rps"] == pytest.approx(6, rel=0.01)
+    assert json.loads((folder / "details.json").read_text())["web_process_mb"]["duckdb_report"] == 303
+    shown = report_table(results, figures(results))
+    assert "5,000,000 order lines" in shown.title
+    rows = {row[0].strip(): row[1:] for row in shown.rows}
+    assert rows["ratio"] == ["", "6.0x", "5.0x", "7.0x"]
+    assert rows["MB a web process"] == ["63", "48", "250", "303"]
+    assert rows["MB in the worker"] == ["", "60", "", ""]
 
 
 def test_failed_requests_do_not_count_as_served(results: Results) -> None:
@@ -112,6 +125,7 @@ def test_markdown_shows_every_table(folder: Path) -> None:
     for title in (
         "2,000 order lines",
         "As the work grows",
+        "Four weeks and a region of 5,000,000 order lines a request; 16 in flight",
         "At the same arrival rate",
         "Targets",
         "Echo of 64 bytes from Python",

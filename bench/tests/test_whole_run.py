@@ -15,7 +15,7 @@ import pytest
 from bench.runner.child import until
 from bench.runner.paths import ROOT
 
-SHORT = ["demo", "--server", "gunicorn", "--rounds", "1", "--seconds", "1", "--no-curve"]
+SHORT = ["demo", "--server", "gunicorn", "--rounds", "1", "--seconds", "1", "--no-curve", "--report-lines", "20000"]
 MARK = "MOLT_BENCH_TEST"
 
 
@@ -76,7 +76,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[D
 
 
 def test_it_measures_reports_and_leaves_nothing(demo: Demo) -> None:
-    out, _ = demo.process.communicate(timeout=180)
+    out, _ = demo.process.communicate(timeout=300)
     assert demo.process.returncode == 0, out
     assert "requests/s" in out and "p99.9" in out and "all equal" in out
     told = json.loads((demo.results / "latest" / "summary.json").read_text())
@@ -86,11 +86,19 @@ def test_it_measures_reports_and_leaves_nothing(demo: Demo) -> None:
         "tuned",
         "baseline_table",
         "offload_table",
+        "baseline_report",
+        "offload_report",
+        "polars_report",
+        "duckdb_report",
     ]
     assert all(one["errors"] == 0 and one["rps"] > 0 and one["django_cpu_s"] > 0 for one in told["scenarios"])
     worked = {one["name"]: one["worker_cpu_s"] for one in told["scenarios"]}
     assert worked["offload"] > 10 * max(worked["baseline"], 0.01)
     assert told["ratios"]["gunicorn"]["offload"]["rps"] > 1
+    assert "20,000 order lines" in out and "MB a web process" in out
+    details = json.loads((demo.results / "latest" / "details.json").read_text())
+    assert set(details["web_process_mb"]) == {f"{way}_report" for way in ("baseline", "offload", "polars", "duckdb")}
+    assert all(mb > 10 for mb in details["web_process_mb"].values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

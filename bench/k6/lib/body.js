@@ -2,7 +2,7 @@
 import { settings } from './settings.js';
 
 // As in django_app/orders/generate.py; a test holds the two together.
-const REGIONS = ['central', 'east', 'north', 'northeast', 'northwest', 'south', 'southwest', 'west'];
+export const REGIONS = ['central', 'east', 'north', 'northeast', 'northwest', 'south', 'southwest', 'west'];
 const CATEGORIES = ['books', 'clothing', 'electronics', 'garden', 'grocery', 'sports', 'tools', 'toys'];
 const DISCOUNTS = ['0', '0.05', '0.1', '0.125', '0.15', '0.2', '0.0375'];
 const QUANTITIES = [1, 1, 2, 3, 5, 8, 12, 25, 60];

@@ -1,5 +1,7 @@
 // How an endpoint is loaded: the k6 options, one request, and what is said at the end.
+import exec from 'k6/execution';
 import http from 'k6/http';
+import { REGIONS } from './body.js';
 import { settings } from './settings.js';
 
 // Enough points to draw the distribution, from exact percentiles and without writing down every request.
@@ -41,6 +43,18 @@ http.setResponseCallback(http.expectedStatuses(200));
 export function post(path, body, type) {
   http.post(settings.url + path, body, {
     headers: { Authorization: `Bearer ${settings.token}`, 'Content-Type': type },
+  });
+}
+
+// Four weeks of the two years that there are, and a region: others each time, the same ones in every run.
+export function report(path) {
+  const number = exec.scenario.iterationInTest;
+  const month = (number * 7) % 24;
+  const [year, number_of_month] = [2024 + Math.floor(month / 12), String((month % 12) + 1).padStart(2, '0')];
+  const query = `region=${REGIONS[number % REGIONS.length]}&from=${year}-${number_of_month}-01&to=${year}-${number_of_month}-28`;
+  http.get(`${settings.url}${path}?${query}`, {
+    headers: { Authorization: `Bearer ${settings.token}` },
+    tags: { name: path },
   });
 }
 
