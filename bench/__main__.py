@@ -1,4 +1,4 @@
-"""The command line: `python -m bench demo|run|micro|transport|data`."""
+"""The command line: `python -m bench demo|run|micro|memory|transport|data`."""
 
 import sys
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from .runner import data, machine, measure, micro, report, tables, targets, terminal, transport
+from .runner import data, machine, measure, memory, micro, report, tables, targets, terminal, transport
 from .runner.errors import BenchError
 from .runner.figures import figures
 from .runner.owned import Owned, Stopped
@@ -117,6 +117,20 @@ def transport_command(results, scale) -> None:
     for table in shown:
         terminal.show(console, table)
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+
+
+@cli.command("memory")
+@RESULTS_OPTION
+@click.option("--mib", type=click.IntRange(1), default=512, help="Size of the table.")
+@click.option("--processes", type=click.IntRange(1), default=measure.READERS, help="How many read it.")
+def memory_command(results, mib, processes) -> None:
+    """What a resident table costs that many Django processes read, by proportional set size."""
+    folder = report.new_folder(results)
+    with Owned() as owned:
+        found = memory.measure(owned, folder / "logs", mib, processes)
+    shown = tables.memory_table(found)
+    report.part(folder, "memory", found, [shown])
+    terminal.show(console, shown)
 
 
 @cli.command("data")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from . import dashboard, data, equal, k6, micro, servers, transport, usage, worker
+from . import dashboard, data, equal, k6, memory, micro, servers, transport, usage, worker
 from .k6 import Generated
 from .owned import Owned
 from .progress import RunProgress
@@ -14,6 +14,8 @@ from .worker import Worker
 
 K6_START = 1.2  # seconds from k6's start to its first request, and from its last to its end
 SERVER_SETUP = 6.0  # start, equality check, and the end
+MEMORY_SECONDS = 15.0
+READERS = 8
 REPORT_SETUP = 20.0  # order lines that are there already, four servers, equality check
 
 
@@ -40,6 +42,7 @@ class Results:
     left_behind: list[str] = field(default_factory=list)  # names that a worker should have removed
     micro: dict | None = None
     transport: dict | None = None
+    memory: dict | None = None
     web_process_mb: dict[str, float] = field(default_factory=dict)  # per report scenario, after its loads
 
 
@@ -62,6 +65,8 @@ def planned_seconds(settings: Settings) -> float:
         total += loads(len(REPORTS) * settings.report_rounds, settings.report_seconds)
     if settings.transport is not None:
         total += transport.SECONDS[settings.transport]
+    if settings.memory_mib:
+        total += MEMORY_SECONDS
     return total + (micro.SECONDS if settings.micro else 0)
 
 
@@ -84,6 +89,9 @@ class Run:
         if self._settings.micro:
             with self._progress.step("single calls, the worker's start and size", micro.SECONDS):
                 self._results.micro = micro.measure(self._owned, self._logs)
+        if self._settings.memory_mib:
+            with self._progress.step(f"{READERS} Django processes read one resident table", MEMORY_SECONDS):
+                self._results.memory = memory.measure(self._owned, self._logs, self._settings.memory_mib, READERS)
         if self._settings.transport is not None:
             with self._progress.step("the transport beside its peers", transport.SECONDS[self._settings.transport]):
                 self._results.transport = transport.measure(self._owned, self._logs, self._settings.transport)

@@ -73,6 +73,7 @@ def details(settings: Settings, results: Results, every: list[Figures]) -> dict:
         "rounds": [dataclasses.asdict(one) for one in results.rounds],
         "micro": results.micro,
         "transport": results.transport,
+        "memory": results.memory,
         "web_process_mb": results.web_process_mb,
     }
 

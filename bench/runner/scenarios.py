@@ -57,6 +57,7 @@ class Settings:
     arrival_share: float | None  # of the baseline's own requests per second; None leaves the arrival-rate pair out
     micro: bool
     transport: str | None  # its scale, see transport.py; None leaves it out
+    memory_mib: int  # of the resident table that many processes read; 0 leaves it out
     report_lines: int  # 0 leaves the report out
     report_users: int
     report_rounds: int
@@ -76,6 +77,7 @@ DEMO = Settings(
     arrival_share=None,
     micro=False,
     transport=None,
+    memory_mib=0,
     report_lines=REPORT_LINES,
     report_users=8,
     report_rounds=2,
@@ -94,6 +96,7 @@ RUN = Settings(
     arrival_share=0.6,
     micro=True,
     transport="",
+    memory_mib=512,
     report_lines=REPORT_LINES,
     report_users=8,
     report_rounds=5,

@@ -200,6 +200,22 @@ def echoes(found: dict) -> Table:
     return Table("Echo of 64 bytes from Python", ["way", "peer", *CALL], rows, left=2)
 
 
+def memory_table(found: dict) -> Table:
+    """What a resident table costs that many processes read."""
+    rows = [
+        ["one table", f"{found['table_mb']:.0f}", ""],
+        [
+            f"{found['processes']} Django processes and the worker together",
+            f"{found['all_pss_mb']:.0f}",
+            f"{found['tables']:.2f} tables; each process maps {found['reader_rss_mb']:.0f} MB, its share is "
+            f"{found['reader_pss_mb']:.0f} MB",
+        ],
+    ]
+    return Table(
+        "Memory that reading one resident table adds (proportional set size)", ["what", "MB", "beside it"], rows, 1
+    )
+
+
 PARTS = {
     "hot": "Rust to Rust, 64 bytes, both sides spinning",
     "asleep": "Rust to Rust, 64 bytes, both sides asleep",
@@ -246,6 +262,8 @@ def everything(results: Results, every: list[Figures]) -> list[Table]:
     out = [pairs(every), curve_table(every), report_table(results, every), arrival(every), targets(results, every)]
     if results.micro:
         out += [echoes(results.micro), micro(results.micro)]
+    if results.memory:
+        out.append(memory_table(results.memory))
     if results.transport:
         out += transport(results.transport)
     return [table for table in out if table.rows]

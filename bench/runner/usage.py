@@ -44,6 +44,12 @@ def of(pid: int | None) -> Usage:
     return Usage(cpu, rss / MB, pss / MB)
 
 
+def own(pid: int) -> tuple[float, float]:
+    """Resident and proportional set size of one process, in MB."""
+    memory = psutil.Process(pid).memory_full_info()
+    return memory.rss / MB, memory.pss / MB
+
+
 def children_pss_mb(pid: int) -> list[float]:
     """Proportional set size of each child of a process, in MB; of one that ends while it is looked at, nothing."""
     found = []

@@ -130,6 +130,7 @@ def test_markdown_shows_every_table(folder: Path) -> None:
         "Targets",
         "Echo of 64 bytes from Python",
         "Single calls",
+        "Memory that reading one resident table adds",
         "Rust to Rust, 64 bytes, both sides spinning",
         "Rust to Rust, one client, longer payloads",
         "Cores busy, with spinning and without",
