@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
@@ -150,6 +151,36 @@ def test_a_failed_refresh_keeps_the_last_version_and_says_so(configured: molt_ac
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "table broken is not refreshed, its last version stays" in record.getMessage()
     assert configured.table("orders").num_rows == 2 and configured.table("large").num_rows == 1
+
+
+def test_the_commands_say_how_old_a_table_is_and_whether_it_is_late(configured: molt_accel.SpawnedClient) -> None:
+    def shown(command: str) -> str:
+        out = StringIO()
+        call_command(command, stdout=out)
+        return out.getvalue()
+
+    began = time.monotonic()
+    tables.refresh(configured, "large")
+    (info,) = [table for table in configured.tables() if table.name == "large" and not table.retired]
+    assert 0 <= info.age <= time.monotonic() - began
+    until(lambda: _age(configured, "large") > info.age, "it grows older")
+    assert re.search(r"large .* \d+ s +a client", shown("molt_tables")), shown("molt_tables")
+    assert re.search(r"tables .*large \(1 rows, \d+ s\)", shown("molt_status")), shown("molt_status")
+    often = {"large": {"queryset": "site_shop.models.large_orders", "refresh": 0.001}}
+    with override_settings(MOLT={"SHM": configured.shm, "SOCKET": configured.socket, "TABLES": often}):
+        until(lambda: "s LATE" in shown("molt_status"), "nobody has refreshed it")
+        assert re.search(r"large .* s LATE +a client", shown("molt_tables"))
+    before = _age(configured, "large")
+
+    def younger() -> bool:
+        tables.refresh(configured, "large")
+        return _age(configured, "large") < before
+
+    until(younger, "a refresh makes it young again")
+
+
+def _age(client: molt_accel.Client, name: str) -> float:
+    return next(table.age for table in client.tables() if table.name == name and not table.retired)
 
 
 def test_what_is_no_queryset_is_named() -> None:

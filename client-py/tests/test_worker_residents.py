@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import polars
@@ -200,3 +201,22 @@ async def test_the_same_for_event_loops(clean: molt_accel.Client, tmp_path: Path
     assert (await clean.aload("u", tmp_path / "t.parquet")).rows == 500
     assert [info.name for info in await clean.atables()] == ["t", "u"]
     assert await clean.adrop("t") is True
+
+
+def test_its_age_counts_on_when_a_new_worker_takes_it_over(own: molt_accel.SpawnedClient) -> None:
+    own.put("rates", pa.table({"a": [1]}))
+
+    def age() -> float:
+        (info,) = own.tables()
+        return info.age
+
+    until(lambda: age() > 0.5, "it grows older")
+    before = age()
+    with subprocess.Popen([*own.worker.args, "--replace"], stderr=subprocess.DEVNULL) as successor:
+        try:
+            until(lambda: own.stats()["worker"]["pid"] == successor.pid, "the next worker serves")
+            assert age() > before
+            own.put("rates", pa.table({"a": [2]}))
+            assert own.tables()[0].version > 1
+        finally:
+            successor.terminate()

@@ -22,6 +22,8 @@ const ABI_VERSION: u64 = 1;
 pub struct Manifest {
     /// The file, for messages; none: the built-in entries alone.
     pub file: Option<PathBuf>,
+    /// Its bytes in short, for clients that have the file as well: whether worker and web are of one deployment.
+    pub hash: Option<u64>,
     /// Tables by name, with the file that each is loaded from at start; `None`: a client puts it later.
     pub tables: BTreeMap<String, Option<PathBuf>>,
     /// Entries.
@@ -186,8 +188,13 @@ impl Manifest {
             }
             read.push(export);
         }
-        Ok(Self { file: Some(file.to_path_buf()), tables, exports: read })
+        Ok(Self { file: Some(file.to_path_buf()), hash: Some(fnv1a(text)), tables, exports: read })
     }
+}
+
+/// FNV-1a, 64 bits: it tells versions of a file apart, and any language has it in four lines.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Where a table comes from: a file, or, with `"put": true`, a client that puts it later.
@@ -274,6 +281,14 @@ mod tests {
         assert_eq!(manifest.tables["r"].as_deref(), Some(Path::new("x/d/r.csv")));
         assert_eq!(manifest.exports[1].input.list(), ["o"]);
         assert_eq!(manifest.exports[1].timeout(), Some(Duration::from_millis(250)));
+        assert_eq!(manifest.hash, Some(fnv1a(text.as_bytes())));
+    }
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        // The test vectors of its authors.
+        let known = [("", 0xcbf2_9ce4_8422_2325), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)];
+        known.iter().for_each(|(text, hash)| assert_eq!(fnv1a(text.as_bytes()), *hash, "{text}"));
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         })?;
         info!(table = name, rows = loaded.data.rows, bytes = loaded.data.bytes(), "table loaded");
     }
+    entries::serves(&manifest);
     let registry = Registry::build(&manifest, &sql, !arguments.no_adhoc_sql)?;
 
     let mut predecessor = match arguments.replace {

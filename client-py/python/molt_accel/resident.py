@@ -23,7 +23,7 @@ _PUT, _TABLE, _TABLES, _DROP, _LOAD = "molt.put", "molt.table", "molt.tables", "
 class TableInfo:
     """What the worker says of one version of a resident table."""
 
-    __slots__ = ("bytes", "name", "readers", "retired", "rows", "schema", "source", "version")
+    __slots__ = ("age", "bytes", "name", "readers", "retired", "rows", "schema", "source", "version")
 
     def __init__(self, listed: dict[str, Any]) -> None:
         self.name: str = listed["name"]
@@ -40,6 +40,8 @@ class TableInfo:
         """The file that it was loaded from; None: a client put it, and a restart of the worker loses it."""
         self.retired: bool = listed["retired"]
         """Replaced or dropped; its bytes go when the last reader does."""
+        self.age: float = listed.get("age_s", 0.0)  # a worker from before an upgrade does not say
+        """Seconds since its rows were published, when this was asked."""
 
     def __repr__(self) -> str:
         state = ", retired" if self.retired else ""

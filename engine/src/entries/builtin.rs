@@ -48,6 +48,8 @@ impl Builtin {
 
 /// When the worker began; set at its start.
 pub static STARTED: OnceLock<Instant> = OnceLock::new();
+/// The hash of the manifest that it serves; set at its start.
+pub static MANIFEST: OnceLock<u64> = OnceLock::new();
 
 #[derive(Serialize)]
 struct Health<'a> {
@@ -56,6 +58,7 @@ struct Health<'a> {
     uptime_s: f64,
     queued: usize,
     version: &'a str,
+    manifest: Option<String>,
 }
 
 fn health(run: &mut Run<'_>) -> Result<Output, Failure> {
@@ -65,10 +68,11 @@ fn health(run: &mut Run<'_>) -> Result<Output, Failure> {
         uptime_s: STARTED.get_or_init(Instant::now).elapsed().as_secs_f64(),
         queued: run.request.host().queued.load(std::sync::atomic::Ordering::Relaxed),
         version: env!("CARGO_PKG_VERSION"),
+        manifest: MANIFEST.get().map(|hash| format!("{hash:016x}")),
     };
     // Raw and Arrow have no form of their own for a state; JSON is what a person reads.
     let codec = if run.accept == Codec::MsgPack { Codec::MsgPack } else { Codec::Json };
-    encode(codec, &health, 128)
+    encode(codec, &health, 160)
 }
 
 /// A number that a double holds exactly: an integer beyond 2^53 is refused, not rounded.

@@ -276,6 +276,13 @@ pub fn started() -> Instant {
     *builtin::STARTED.get_or_init(Instant::now)
 }
 
+/// Has `health` tell which manifest this worker serves.
+pub fn serves(manifest: &Manifest) {
+    if let Some(hash) = manifest.hash {
+        let _ = builtin::MANIFEST.set(hash); // once: a worker has one manifest
+    }
+}
+
 /// Ad-hoc SQL: the statement and its values travel as params, the tables beside them.
 fn query(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Ran, Failure> {
     let context = RunContext { deadline: Some(run.deadline), cancel: run.cancel.clone() };

@@ -6,6 +6,7 @@ use std::io::{BufReader, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, Weak};
+use std::time::{Duration, Instant};
 
 use arrow_array::{RecordBatch, RecordBatchReader};
 use arrow_schema::{ArrowError, Field, SchemaRef};
@@ -32,6 +33,8 @@ pub struct Version {
     pub resident: Option<Arc<Resident>>,
     /// The file that it was loaded from; `None`: a client put it, and a restart loses it.
     pub source: Option<PathBuf>,
+    /// When its rows were published, by this worker or the one that it was taken over from.
+    pub since: Instant,
 }
 
 /// A version that was replaced or dropped while somebody still read it.
@@ -40,6 +43,7 @@ struct Retired {
     name: String,
     number: u64,
     rows: usize,
+    since: Instant,
     resident: Weak<Resident>,
 }
 
@@ -58,6 +62,9 @@ pub struct Listed {
     pub source: Option<PathBuf>,
     /// Replaced or dropped: it goes when its last reader does.
     pub retired: bool,
+    /// Seconds since its rows were published. (Of a former worker that does not say: since it is here.)
+    #[serde(default)]
+    pub age_s: f64,
 }
 
 /// Named tables. Each is immutable: replacing one leaves the old rows to the runs that began with them.
@@ -128,7 +135,10 @@ impl Catalog {
         let mut tables = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.last.fetch_max(listed.version, Ordering::Relaxed);
         let (number, source) = (listed.version, listed.source.clone());
-        let version = Version { number, data: Arc::new(data), resident: Some(resident), source };
+        let now = Instant::now();
+        let age = Duration::try_from_secs_f64(listed.age_s).unwrap_or_default();
+        let since = now.checked_sub(age).unwrap_or(now);
+        let version = Version { number, data: Arc::new(data), resident: Some(resident), source, since };
         let former = tables.insert(listed.name.clone(), version);
         drop(tables);
         former.into_iter().for_each(|version| self.retire(&listed.name, version));
@@ -145,7 +155,7 @@ impl Catalog {
         // Numbered under the lock: who sees a higher number sees a later table.
         let mut tables = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let version = Version { number, data: Arc::new(data), resident, source };
+        let version = Version { number, data: Arc::new(data), resident, source, since: Instant::now() };
         let former = tables.insert(name.to_owned(), version.clone());
         drop(tables);
         former.into_iter().for_each(|version| self.retire(name, version));
@@ -184,7 +194,8 @@ impl Catalog {
         retired.retain(|old| old.resident.strong_count() > 0);
         if let Some(resident) = &version.resident {
             let resident = Arc::downgrade(resident);
-            retired.push(Retired { name: name.to_owned(), number: version.number, rows: version.data.rows, resident });
+            let (number, rows, since) = (version.number, version.data.rows, version.since);
+            retired.push(Retired { name: name.to_owned(), number, rows, since, resident });
         }
     }
 
@@ -203,6 +214,7 @@ impl Catalog {
                 readers: resident.readers(),
                 source: None,
                 retired: true,
+                age_s: old.since.elapsed().as_secs_f64(),
             })
         }));
         listed.sort_by(|one, other| {
@@ -242,6 +254,7 @@ impl Version {
             readers: self.resident.as_ref().map(|resident| resident.readers()).unwrap_or_default(),
             source: self.source.clone(),
             retired: false,
+            age_s: self.since.elapsed().as_secs_f64(),
         }
     }
 }

@@ -9,6 +9,7 @@
 | molt.W001 | warning | no worker answers: not started, of another version, another user's |
 | molt.W002 | warning | no `molt_worker` executable, where no worker runs either |
 | molt.W003 | warning | too little room in /dev/shm for a worker that has yet to start |
+| molt.W004 | warning | a worker that serves another manifest than `MOLT["EXPORTS"]` |
 
 What concerns the worker alone is a warning: image builds and migrations run where there is none.
 """
@@ -30,7 +31,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .._find_worker import find_worker
 from ..client import Client
 from ..errors import MoltError
-from . import settings, tables
+from . import settings, skew, tables
 
 SMALLEST_SHM_BYTES = 64 * 2**20
 """Free bytes of /dev/shm under which a worker gets no arena to speak of; a container's default, whole."""
@@ -71,6 +72,7 @@ def _running(wanted: settings.Settings, found: list[CheckMessage]) -> Collection
     client = Client(wanted.SHM, 0.0, wanted.SOCKET)  # not the process's own: a server may fork after its checks
     try:
         client.session()
+        found += _skew(client)
         return [entry["name"] for entry in client.stats()["entries"]]
     except MoltError as reason:
         found.append(_message(Warning, str(reason), "molt.W001", "start one: `manage.py molt_worker`"))
@@ -83,6 +85,14 @@ def _running(wanted: settings.Settings, found: list[CheckMessage]) -> Collection
     if wanted.SHM is not None:
         found += _room()
     return None
+
+
+def _skew(client: Client) -> list[CheckMessage]:
+    try:
+        text = skew.difference(client)
+    except MoltError:  # it hangs or is full: that is not for this check to say
+        return []
+    return [] if text is None else [_message(Warning, text, "molt.W004", skew.HINT)]
 
 
 def _room() -> list[CheckMessage]:

@@ -13,7 +13,7 @@ from .. import codecs
 from ..answer import Answer
 from ..client import Client
 from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
-from . import answers, hangup, metrics, settings, timing, tracing
+from . import answers, hangup, metrics, settings, skew, timing, tracing
 from .body import Body, has_body, read
 from .clients import client
 
@@ -106,6 +106,7 @@ def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> Ht
         metrics.failed(plan.entry, molt, error, began)
         raise
     metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    skew.look(molt)
     return answers.success(request, plan.entry, answer, plan.response, began)
 
 
@@ -148,6 +149,7 @@ async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None
         metrics.failed(plan.entry, molt, error, began)
         raise
     metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    skew.look(molt)
     if plan.response is None:
         return answers.success(request, plan.entry, answer, None, began)
     shaped = await _value(plan.response(request, codecs.decode(answer.codec, answer.body)))

@@ -110,6 +110,16 @@ def keep_fresh(client: Client, is_over: Callable[[], bool], pause: Callable[[flo
         pause(LOOK_SECONDS)
 
 
+def age(info: TableInfo) -> str:
+    """How old a table is, for people; LATE where the settings want it refreshed and that has failed more than once."""
+    every = wanted().get(info.name, {}).get("refresh")
+    late = every is not None and not info.retired and info.age > 3 * every + LOOK_SECONDS
+    minutes, seconds = divmod(int(info.age), 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return f"{text} LATE" if late else text
+
+
 def _try(client: Client, name: str) -> float:
     began = time.monotonic()
     try:

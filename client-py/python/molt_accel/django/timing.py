@@ -2,7 +2,8 @@
 
 `molt;desc="order_summary";dur=3.1, molt-queue;dur=0.1, molt-run;dur=2.8, molt-transport;dur=0.2`: milliseconds, all in
 all, waiting for a thread, running, and the way there and back. A request that was not offloaded says why instead:
-`molt-own;desc="unavailable"`.
+`molt-own;desc="unavailable"`. A worker that serves another manifest than the settings name adds
+`molt-skew;desc="other manifest"`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from django.conf import settings as django_settings
 from django.http.response import HttpResponseBase
 
 from ..answer import Metrics
-from . import settings
+from . import settings, skew
 
 HEADER = "Server-Timing"
 now = perf_counter
@@ -39,6 +40,8 @@ def offloaded(response: HttpResponseBase, entry: str, began: float, metrics: Met
         f'molt;desc="{_quotable(entry)}";dur={whole:.3f}, molt-queue;dur={queue:.3f}, '
         f"molt-run;dur={run:.3f}, molt-transport;dur={transport:.3f}",
     )
+    if skew.known():
+        _add(response, 'molt-skew;desc="other manifest"')
 
 
 def own_code(response: Answered, reason: str) -> Answered:

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from molt_accel.client import Client
-from molt_accel.django import settings, switch
+from molt_accel.django import settings, skew, switch, tables
 from molt_accel.errors import MoltError
 
 
@@ -24,6 +24,7 @@ class Command(BaseCommand):
         client = Client(wanted.SHM, 0.0, wanted.SOCKET)
         try:
             stats = client.stats()
+            told = [] if options["json"] else _told(client)
         except MoltError as reason:
             raise CommandError(str(reason)) from None
         finally:
@@ -41,6 +42,8 @@ class Command(BaseCommand):
         off = switch.reason()
         self.stdout.write(f"offload   {'on' if off is None else f'OFF: {off}'}")
         failed = {name: count for name, count in stats["totals"].items() if name in _OUTCOMES and count}
+        for line in told:
+            self.stdout.write(line)
         answered = ", ".join(f"{name} {count:,}" for name, count in {"ok": stats["totals"]["ok"], **failed}.items())
         self.stdout.write(f"outcomes  {answered}")
         entries = [entry for entry in stats["entries"] if entry["calls"] or not entry["name"].startswith("molt.")]
@@ -51,6 +54,22 @@ class Command(BaseCommand):
             self.stdout.write(f"{entry['name']:{width}}  {entry['calls']:>12,}  {'  '.join(times)}")
 
 
+def _told(client: Client) -> list[str]:
+    """What only the worker itself can say; nothing while it does not answer."""
+    lines = []
+    try:
+        if skew.of_settings() is not None:
+            found = skew.difference(client)
+            lines.append("manifest  that of the settings" if found is None else f"manifest  DIFFERS: {found}")
+        listed = [table for table in client.tables(ANSWER_SECONDS) if not table.retired]
+    except MoltError as reason:
+        return [*lines, f"asked     no answer: {reason}"]
+    if listed:
+        lines.append("tables    " + ", ".join(f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed))
+    return lines
+
+
+ANSWER_SECONDS = 1.0
 _OUTCOMES = frozenset(
     {"busy", "cancelled", "internal", "invalid_input", "lost", "timeout", "too_large", "unavailable", "unknown_entry"}
 )

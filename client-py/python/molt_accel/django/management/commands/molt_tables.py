@@ -56,21 +56,21 @@ class Command(BaseCommand):
                 raise CommandError(f"MOLT['TABLES'] has no {name!r}. hint: there are {there}")
         return names or known
 
-    def _print(self, tables: list[TableInfo], options: dict[str, Any]) -> None:
+    def _print(self, listed: list[TableInfo], options: dict[str, Any]) -> None:
         if options["json"]:
-            rows = [{name: getattr(table, name) for name in TableInfo.__slots__} for table in tables]
+            rows = [{name: getattr(table, name) for name in TableInfo.__slots__} for table in listed]
             self.stdout.write(json.dumps(rows, indent=2))
             return
-        if not tables:
+        if not listed:
             self.stdout.write("no tables. hint: manage.py molt_tables load NAME PATH, or client.put(name, data)")
             return
-        width = max(len("table"), *(len(table.name) for table in tables))
-        self.stdout.write(f"{'table':{width}}  {'version':>7}  {'rows':>13}  {'bytes':>15}  {'readers':>7}  from")
-        for table in tables:
+        width = max(len("table"), *(len(table.name) for table in listed))
+        self.stdout.write(f"{'table':{width}}  {'version':>7}  {'rows':>13}  {'bytes':>15}  {'readers':>7}  {'age':>12}  from")
+        for table in listed:
             origin = "(replaced)" if table.retired else os.path.basename(table.source) if table.source else "a client"
             self.stdout.write(
                 f"{table.name:{width}}  {table.version:>7}  {table.rows:>13,}  {table.bytes:>15,}  "
-                f"{len(table.readers):>7}  {origin}"
+                f"{len(table.readers):>7}  {tables.age(table):>12}  {origin}"
             )
             for column, kind in table.schema if options["verbosity"] > 1 else ():
                 self.stdout.write(f"  {column}: {kind}")
