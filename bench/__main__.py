@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from .runner import data, machine, measure, memory, micro, report, tables, targets, terminal, transport
+from .runner import data, machine, measure, memory, micro, overload, report, tables, targets, terminal, transport
 from .runner.errors import BenchError
 from .runner.figures import figures
 from .runner.owned import Owned, Stopped
@@ -131,6 +131,27 @@ def memory_command(results, mib, processes) -> None:
     shown = tables.memory_table(found)
     report.part(folder, "memory", found, [shown])
     terminal.show(console, shown)
+
+
+@cli.command("overload")
+@RESULTS_OPTION
+@click.option("--seconds", type=click.FloatRange(0.5), help=f"Length of each rate. [default: {overload.Plan.seconds:g}]")
+@click.option("--deadline", type=click.FloatRange(0.01), help=f"Seconds. [default: {overload.Plan.deadline:g}]")
+@click.option("--check", is_flag=True, help="Every path once; the figures mean nothing.")
+def overload_command(results, seconds, deadline, check) -> None:
+    """Half to twice the capacity in an open loop, at the client library and under Django: S11."""
+    plan = overload.CHECK if check else overload.Plan()
+    plan = replace(plan, seconds=seconds or plan.seconds, deadline=deadline or plan.deadline)
+    folder = report.new_folder(results)
+    with Owned() as owned:
+        found = overload.measure(owned, folder / "logs", plan)
+    shown = [overload.table(found), tables.judged(overload.verdicts(found))]
+    report.part(folder, "overload", found, shown)
+    for table in shown:
+        terminal.show(console, table)
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    if found["left_behind"]:
+        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
 
 
 @cli.command("data")

@@ -4,7 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +56,8 @@ class Load:
     seconds: float
     users: int
     rate: float | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Further settings, of that script alone."""
 
     def env(self, summary: Path) -> dict[str, str]:
         """The run's settings as the scripts take them (k6/lib/settings.js)."""
@@ -69,7 +72,7 @@ class Load:
             env["MOLT_BODY"] = str(self.body)
         if self.rate is not None:
             env["MOLT_RATE"] = f"{self.rate:g}"
-        return env
+        return {**env, **self.more}
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,11 @@ def read(summary: dict, generator_cpu_s: float) -> Generated:
 
 def run(owned: Owned, load: Load, log: Path, summary: Path) -> Generated:
     """Runs one load to its end."""
+    return read(*raw(owned, load, log, summary))
+
+
+def raw(owned: Owned, load: Load, log: Path, summary: Path) -> tuple[dict, float]:
+    """The same: the data that k6 hands to handleSummary, and the CPU seconds that k6 took."""
     command: child.Command = [
         program(),
         "run",
@@ -128,4 +136,4 @@ def run(owned: Owned, load: Load, log: Path, summary: Path) -> Generated:
         owned.end(running)
     if status not in (0, THRESHOLDS_MISSED) or not summary.exists():
         raise BenchError(f"k6 {load.script} ended with status {status}. Its last lines:\n{running.tail()}")
-    return read(json.loads(summary.read_text()), running.cpu_seconds)
+    return json.loads(summary.read_text()), running.cpu_seconds

@@ -37,7 +37,17 @@ def granian(port: int) -> list[str | Path]:
     ]  # fmt: skip
 
 
+def granian_asgi(port: int) -> list[str | Path]:
+    """granian's ASGI interface, for the async views."""
+    return [
+        PROGRAMS / "granian", "--interface", "asginl", "--host", HOST, "--port", str(port), "--workers", str(PROCESSES),
+        "--http", "1", "--no-ws", "--log-level", "warning", "demo.asgi:application",
+    ]  # fmt: skip
+
+
 SERVERS: dict[str, Command] = {"gunicorn": gunicorn, "granian": granian}
+"""Those that every endpoint is compared under."""
+ALL: dict[str, Command] = {**SERVERS, "granian-asgi": granian_asgi}
 
 
 @dataclass
@@ -73,7 +83,7 @@ def start(owned: Owned, name: str, shm: str, log: Path, more: dict[str, str] | N
     """Starts a server whose Django attaches to `shm`, and waits until it answers. `more`: further environment."""
     port = free_port()
     env = {"MOLT_SHM": shm, "DEMO_API_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": "1", **(more or {})}
-    running = child.start(owned, name, SERVERS[name](port), log, env, cwd=DJANGO)
+    running = child.start(owned, name, ALL[name](port), log, env, cwd=DJANGO)
     server = Server(name, f"http://{HOST}:{port}", running)
     with server.client() as client:
         until(lambda: _answers(client), f"that {running} answers at {server.url}", START_SECONDS, running)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,8 +60,9 @@ def _ready(shm: str, pid: int) -> bool:
         return False
 
 
-def start(owned: Owned, log: Path, flags: Sequence[str] = ()) -> Worker:
-    """Starts a worker with the repository's exports and waits until clients can attach. `flags` are its own."""
+def start(owned: Owned, log: Path, flags: Sequence[str] = (), more: Mapping[str, str] | None = None) -> Worker:
+    """Starts a worker with the repository's exports and waits until clients can attach. `flags` are its own, `more` is
+    further environment."""
     program = binary("molt_worker")
     folder = owned.start(
         lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True)
@@ -71,7 +72,7 @@ def start(owned: Owned, log: Path, flags: Sequence[str] = ()) -> Worker:
     owned.start(lambda: shm, unlink)
     # As a project starts it. The command becomes the worker: process and signals are the worker's own.
     command: Command = [sys.executable, DJANGO / "manage.py", "molt_worker", "--", *flags]
-    env = {"MOLT_WORKER": str(program), "MOLT_SHM": shm, "MOLT_SOCKET": str(folder / "molt.sock")}
+    env = {"MOLT_WORKER": str(program), "MOLT_SHM": shm, "MOLT_SOCKET": str(folder / "molt.sock"), **(more or {})}
     running = child.start(owned, "molt_worker", command, log, env, cwd=ROOT)
     until(lambda: _ready(shm, running.pid), f"that {running} serves {shm}", START_SECONDS, running)
     return Worker(shm, folder, running)

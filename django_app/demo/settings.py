@@ -43,7 +43,7 @@ DATABASES = {
 MOLT = {
     "SHM": os.environ.get("MOLT_SHM", "/molt0"),
     "SOCKET": os.environ.get("MOLT_SOCKET"),
-    "EXPORTS": BASE.parent / "molt_exports.json",
+    "EXPORTS": os.environ.get("MOLT_EXPORTS", BASE.parent / "molt_exports.json"),
     "MAX_BODY": BODY_LIMIT,
     "ERROR_RESPONSE": "orders.answers.molt_error",
 }

@@ -1,0 +1,101 @@
+"""An open loop at the client library: `python -m bench.runner.arrivals SHM BODY RATE SECONDS DEADLINE`; prints JSON.
+
+Requests are sent when they are due, however long the earlier ones take, and each time is counted from when the request
+was due. With a rate of 0 the loop is closed: 32 requests are always in flight, which shows what can be answered at most.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+import molt_accel
+from molt_accel import codecs
+
+ENTRY = "order_summary"
+IN_FLIGHT = 32
+FIGURES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
+
+
+class Seen:
+    """What became of the requests. Accepted: all but those that were told at once to come back later."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(("in_time", "late", "busy", "timeout", "gave_up", "other"), 0)
+        self.accepted: list[float] = []
+
+    def add(self, what: str, took: float) -> None:
+        """One request, and its time in seconds."""
+        self.counts[what] += 1
+        if what != "busy":
+            self.accepted.append(took)
+
+    def told(self) -> dict[str, float]:
+        """Counts, and percentiles of those that were accepted, in milliseconds."""
+        ordered = sorted(self.accepted)
+        last = len(ordered) - 1
+        at = {name: ordered[min(int(len(ordered) * share), last)] * 1000 if ordered else 0.0 for name, share in FIGURES.items()}
+        return {"sent": sum(self.counts.values()), **self.counts, **at}
+
+
+async def ask(client: molt_accel.Client, body: bytes, due: float, deadline: float, seen: Seen) -> None:
+    """One request, which has until `deadline` seconds after it was due."""
+    left = due + deadline - time.monotonic()
+    if left <= 0:
+        seen.add("timeout", time.monotonic() - due)  # its time was over before it could be sent
+        return
+    try:
+        await client.aexchange(ENTRY, body, codecs.JSON, codecs.JSON, timeout=left)
+        took = time.monotonic() - due
+        what = "in_time" if took <= deadline else "late"
+    except molt_accel.MoltBusy:
+        what = "busy"
+    except molt_accel.MoltTimeout:
+        what = "timeout"
+    except molt_accel.MoltError:
+        what = "other"
+    seen.add(what, time.monotonic() - due)
+
+
+async def open_loop(client: molt_accel.Client, body: bytes, rate: float, seconds: float, deadline: float) -> Seen:
+    """Sends `rate` requests a second."""
+    seen, asked = Seen(), set()
+    began = time.monotonic() + 0.05
+    for number in range(max(1, int(rate * seconds))):
+        due = began + number / rate
+        if (early := due - time.monotonic()) > 0:
+            await asyncio.sleep(early)
+        elif number % 16 == 0:
+            await asyncio.sleep(0)  # behind: whoever has an answer gets a turn all the same
+        task = asyncio.create_task(ask(client, body, due, deadline, seen))
+        asked.add(task)
+        task.add_done_callback(asked.discard)
+    await asyncio.gather(*asked)
+    return seen
+
+
+async def closed_loop(client: molt_accel.Client, body: bytes, seconds: float, deadline: float) -> Seen:
+    """Sends as many as are answered."""
+    seen, end = Seen(), time.monotonic() + seconds
+
+    async def user() -> None:
+        while (now := time.monotonic()) < end:
+            await ask(client, body, now, deadline, seen)
+
+    await asyncio.gather(*(user() for _ in range(IN_FLIGHT)))
+    return seen
+
+
+async def main(shm: str, body: bytes, rate: float, seconds: float, deadline: float) -> None:
+    """Runs one loop and prints what it has seen."""
+    async with molt_accel.Client(shm) as client:
+        for _ in range(20):
+            await client.aexchange(ENTRY, body, codecs.JSON, codecs.JSON, timeout=30.0)
+        run = open_loop(client, body, rate, seconds, deadline) if rate else closed_loop(client, body, seconds, deadline)
+        print(json.dumps((await run).told()))
+
+
+if __name__ == "__main__":
+    name, path, *numbers = sys.argv[1:]
+    asyncio.run(main(name, Path(path).read_bytes(), *map(float, numbers)))

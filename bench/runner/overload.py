@@ -1,0 +1,234 @@
+"""S11: what is answered in time when more arrives than can be answered, from half to twice the capacity.
+
+For each place (the client library; Django under an ASGI and under a WSGI server) a closed loop shows how much can be answered at
+most; then requests arrive at shares of that rate, in an open loop: when they are due, not when there is room. Times count from
+when a request was due. The order summary is the work, with a deadline of its own in the manifest, which the worker keeps.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from . import child, data, k6, servers, worker
+from .errors import BenchError
+from .owned import Owned
+from .paths import EXPORTS, ROOT
+from .scenarios import OFFLOAD, at_lines
+from .servers import Server
+from .tables import Table
+from .targets import Verdict
+from .worker import Worker
+
+CLIENT, ASGI, WSGI = "client", "ASGI", "WSGI"
+PATHS = {ASGI: "/aoffload/", WSGI: "/offload/"}
+COMMANDS = {ASGI: "granian-asgi", WSGI: "gunicorn"}
+JUDGED = (CLIENT, ASGI)
+USERS = 16
+"""In flight when Django's capacity is measured."""
+MOST_IN_FLIGHT = 600
+"""In k6, each with a copy of the body and a JavaScript machine of its own."""
+OUTCOMES = ("in_time", "late", "busy", "timeout", "gave_up", "other")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured. `deadline` in seconds, from when a request was due."""
+
+    shares: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+    seconds: float = 10.0
+    capacity_seconds: float = 5.0
+    deadline: float = 0.5
+    lines: int = OFFLOAD.lines
+
+
+CHECK = Plan(shares=(0.5, 2.0), seconds=1.0, capacity_seconds=1.0, deadline=2.0, lines=200)
+"""Every path once; the figures mean nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rate at one place. Rates in requests a second."""
+
+    place: str
+    share: float
+    rate: float
+    seconds: float
+    sent: int
+    in_time: int
+    late: int
+    busy: int
+    timeout: int
+    gave_up: int
+    other: int
+    dropped: int
+    """Requests that the generator had nobody left to send."""
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+
+    @property
+    def answered(self) -> float:
+        """Answers in time, a second."""
+        return self.in_time / self.seconds
+
+
+def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
+    """`capacity` by place, `steps` in order, and `left_behind`: names that a worker should have removed."""
+    manifest = _manifest(owned, plan.deadline)
+    body = data.body(at_lines(plan.lines)[1])
+    steps: list[Step] = []
+    capacity: dict[str, float] = {}
+    left: list[str] = []
+    for place in (CLIENT, ASGI, WSGI):
+        name = COMMANDS.get(place, place)
+        more = {"MOLT_EXPORTS": str(manifest)}
+        engine = worker.start(owned, logs / f"worker-{name}.log", more=more)
+        arena_before = engine.stat()["arena"]["used_bytes"]
+        server = None
+        if place in COMMANDS:
+            server = servers.start(owned, COMMANDS[place], engine.shm, logs / f"{name}.log", more)
+        at = _Place(owned, logs, place, engine, server, body, plan)
+        capacity[place] = at.capacity()
+        for share in plan.shares:
+            steps.append(at.step(share, capacity[place]))
+            engine.child.fail_if_ended()
+        if server is not None:
+            server.child.fail_if_ended()
+            owned.end(server.child)
+        worker.after_clients(engine, arena_before)
+        left += worker.stop(owned, engine)
+    told = [{**asdict(step), "answered": step.answered} for step in steps]
+    return {"plan": asdict(plan), "capacity": capacity, "steps": told, "left_behind": left}
+
+
+def _manifest(owned: Owned, deadline: float) -> Path:
+    """The repository's manifest with the order summary's deadline."""
+    folder = owned.start(
+        lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True)
+    )
+    manifest = json.loads(EXPORTS.read_text())
+    # Files are looked for beside the manifest.
+    for table in manifest["tables"].values():
+        if "path" in table:
+            table["path"] = str(EXPORTS.parent / table["path"])
+    (entry,) = (entry for entry in manifest["exports"] if entry["name"] == "order_summary")
+    entry["timeout_ms"] = int(deadline * 1000)
+    path = folder / EXPORTS.name
+    path.write_text(json.dumps(manifest))
+    return path
+
+
+@dataclass
+class _Place:
+    owned: Owned
+    logs: Path
+    name: str
+    engine: Worker
+    server: Server | None
+    body: Path
+    plan: Plan
+
+    def capacity(self) -> float:
+        """Answers a second of a closed loop."""
+        return self._seen(0.0, self.plan.capacity_seconds, USERS)["in_time"] / self.plan.capacity_seconds
+
+    def step(self, share: float, capacity: float) -> Step:
+        """Requests arrive at that share of what can be answered."""
+        rate, seconds = max(1.0, share * capacity), self.plan.seconds
+        # A client waits twice as long as the deadline, then it hangs up.
+        users = min(MOST_IN_FLIGHT, int(rate * 2 * self.plan.deadline) + 50)
+        return Step(self.name, share, rate, seconds, **self._seen(rate, seconds, users))
+
+    def _seen(self, rate: float, seconds: float, users: int) -> dict:
+        """What became of the requests of one load; a rate of 0 is a closed loop."""
+        if self.server is None:
+            return {"dropped": 0, **self._arrivals(rate, seconds)}
+        more = {"MOLT_PATH": PATHS[self.name], "MOLT_DEADLINE_MS": f"{self.plan.deadline * 1000:g}"}
+        load = k6.Load(
+            "open/overload", self.server.url, self.body, servers.TOKEN, seconds, users, rate or None, more
+        )
+        summary, _ = k6.raw(self.owned, load, self.logs / "k6-overload.log", self.logs / "k6-overload.json")
+        return _counted(summary["metrics"])
+
+    def _arrivals(self, rate: float, seconds: float) -> dict:
+        arguments = [str(number) for number in (rate, seconds, self.plan.deadline)]
+        command: child.Command = [
+            sys.executable, "-m", "bench.runner.arrivals", self.engine.shm, self.body, *arguments
+        ]  # fmt: skip
+        log = self.logs / f"arrivals-{rate:.0f}.log"
+        running = child.start(self.owned, "the open loop", command, log, cwd=ROOT)
+        status = running.wait(seconds + 60)
+        self.owned.end(running)
+        if status:
+            raise BenchError(f"{running} failed. Its last lines:\n{running.tail()}")
+        return json.loads(running.tail(1))
+
+
+def _counted(metrics: dict) -> dict:
+    """What k6's custom metrics say; a counter that was never used is not there."""
+
+    def count(name: str) -> int:
+        return int(metrics[name]["values"]["count"]) if name in metrics else 0
+
+    took = metrics.get("accepted_ms", {}).get("values", {})
+    counts = {name: count(name) for name in OUTCOMES}
+    return {
+        "sent": sum(counts.values()),
+        **counts,
+        "dropped": count("dropped_iterations"),
+        **{f"{name}_ms": took.get(key, 0.0) for name, key in (("p50", "p(50)"), ("p99", "p(99)"), ("p999", "p(99.9)"))},
+    }
+
+
+def peaks(found: dict) -> dict[str, float]:
+    """The most answers in time a second, over all rates, by place."""
+    out: dict[str, float] = {}
+    for step in found["steps"]:
+        out[step["place"]] = max(out.get(step["place"], 0.0), step["answered"])
+    return out
+
+
+def table(found: dict) -> Table:
+    """One row a rate."""
+    columns = ["place", "load", "arriving/s", "in time/s", "of peak", "p50 ms", "p99 ms", "p99.9 ms"]
+    columns += ["busy", "late", "hung up", "other", "not sent"]
+    peak = peaks(found)
+    rows = []
+    for step in found["steps"]:
+        best = peak[step["place"]]
+        rows.append(
+            [
+                step["place"],
+                f"{step['share']:g}x",
+                f"{step['rate']:,.0f}",
+                f"{step['answered']:,.0f}",
+                f"{step['answered'] / best:.0%}" if best else "–",
+                *(f"{step[key]:,.0f}" for key in ("p50_ms", "p99_ms", "p999_ms", "busy")),
+                f"{step['late'] + step['timeout']:,}",
+                *(f"{step[key]:,}" for key in ("gave_up", "other", "dropped")),
+            ]
+        )
+    deadline = found["plan"]["deadline"] * 1000
+    title = (
+        f"Overload: answers within {deadline:g} ms of when their requests were due. client: the client library; ASGI, WSGI: "
+        "Django under granian and gunicorn"
+    )
+    return Table(title, columns, rows, left=1)
+
+
+def verdicts(found: dict) -> list[Verdict]:
+    """S11, at twice the capacity."""
+    peak, deadline = peaks(found), found["plan"]["deadline"] * 1000
+    out = []
+    for step in found["steps"]:
+        if step["share"] != 2.0 or step["place"] not in JUDGED or not peak[step["place"]]:
+            continue
+        share = 100 * step["answered"] / peak[step["place"]]
+        out.append(Verdict("S11", f"{step['place']}: in time, of peak", share, 90, 97, "%", at_least=True))
+        what = f"{step['place']}: p99.9 of those accepted"
+        out.append(Verdict("S11", what, step["p999_ms"], deadline, deadline / 2, " ms"))
+    return out

@@ -1,0 +1,138 @@
+"""The open loop: times count from when a request was due, nothing is lost from the counts, and every place is measured."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import molt_accel
+import pytest
+
+from bench.runner import arrivals, data, k6, overload
+from bench.runner.owned import Owned
+from bench.runner.paths import ROOT
+from bench.runner.scenarios import at_lines
+
+OUTCOMES = overload.OUTCOMES
+
+
+class Stub:
+    """A client that does what it is told, in turn."""
+
+    def __init__(self, *does) -> None:
+        self.does = list(does)
+        self.timeouts: list[float] = []
+
+    async def aexchange(self, entry: str, body: bytes, codec: int, accept: int, timeout: float) -> None:
+        self.timeouts.append(timeout)
+        does = self.does.pop(0) if len(self.does) > 1 else self.does[0]
+        if isinstance(does, Exception):
+            raise does
+        time.sleep(does)  # the whole loop stands still, as it does when it cannot keep up
+
+
+def test_a_generator_that_falls_behind_counts_its_own_lag() -> None:
+    seen = asyncio.run(arrivals.open_loop(Stub(0.02), b"", 100.0, 0.5, 60.0))
+    assert seen.told()["sent"] == seen.counts["in_time"] == 50
+    # Fifty requests of 20 ms each were due within half a second: the last has waited for all the others.
+    assert max(seen.accepted) > 0.4 and seen.told()["p999_ms"] > 400
+
+
+def test_a_request_has_until_its_deadline_from_when_it_was_due() -> None:
+    stub = Stub(0.05)
+    seen = asyncio.run(arrivals.open_loop(stub, b"", 200.0, 0.25, 1.0))
+    assert seen.counts["timeout"] > 0, "those that waited too long are not even sent"
+    assert sum(seen.counts.values()) == 50 and len(stub.timeouts) == 50 - seen.counts["timeout"]
+    assert all(0 < timeout <= 1.0 for timeout in stub.timeouts)
+
+
+def test_every_outcome_is_counted_and_busy_is_not_accepted() -> None:
+    errors = [molt_accel.MoltBusy("full"), molt_accel.MoltTimeout("late"), molt_accel.MoltUnavailable("gone"), 0.0]
+    seen = asyncio.run(arrivals.open_loop(Stub(*errors), b"", 1000.0, 0.004, 60.0))
+    assert seen.counts == {"in_time": 1, "late": 0, "busy": 1, "timeout": 1, "gave_up": 0, "other": 1}
+    assert len(seen.accepted) == 3
+    closed = asyncio.run(arrivals.closed_loop(Stub(0.001), b"", 0.1, 60.0))
+    assert closed.counts["in_time"] == closed.told()["sent"] >= arrivals.IN_FLIGHT
+
+
+def test_k6_counts_from_when_a_request_was_due(tmp_path: Path) -> None:
+    """A server that answers one at a time, half as fast as requests come."""
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(0.05)
+            self.send_response(503 if self.path == "/busy/" else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args) -> None:
+            pass
+
+    class Queue(HTTPServer):
+        request_queue_size = 128
+
+    server = Queue(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with Owned() as owned:
+            found = {}
+            for path in ("/slow/", "/busy/"):
+                url, body = f"http://127.0.0.1:{server.server_port}", data.body(at_lines(20)[1])
+                more = {"MOLT_PATH": path, "MOLT_DEADLINE_MS": "20000"}
+                load = k6.Load("open/overload", url, body, "token", 1, 60, 40.0, more)
+                summary, _ = k6.raw(owned, load, tmp_path / "k6.log", tmp_path / "k6.json")
+                found[path] = overload._counted(summary["metrics"])
+    finally:
+        server.shutdown()
+        server.server_close()
+    slow, busy = found["/slow/"], found["/busy/"]
+    assert slow["sent"] == slow["in_time"] > 0 and slow["dropped"] == 0
+    # Each takes 50 ms, one after the other, and comes 25 ms after the one before: the n-th has waited for n times 25 ms.
+    assert slow["p999_ms"] > 25 * slow["sent"] - 100 and slow["p50_ms"] > 25 * slow["sent"] / 2 - 100
+    assert busy["busy"] == busy["sent"] > 0 and busy["p50_ms"] == 0.0
+
+
+def step(place: str, share: float, in_time: int, p999: float) -> dict:
+    """One rate, as a run would have told it."""
+    counts = {**dict.fromkeys(OUTCOMES, 0), "in_time": in_time, "busy": 5}
+    times = {"p50_ms": 1.0, "p99_ms": p999 / 2, "p999_ms": p999}
+    rest = {"rate": 100.0 * share, "seconds": 10.0, "sent": in_time + 5, "dropped": 0, "answered": in_time / 10}
+    return {"place": place, "share": share, **rest, **counts, **times}
+
+
+def test_the_target_is_judged_at_twice_the_capacity_against_the_peak() -> None:
+    steps = [step("client", 1.0, 1000, 50), step("client", 2.0, 950, 300), step("ASGI", 2.0, 500, 800), step("WSGI", 2.0, 1, 9e9)]
+    steps.insert(2, step("ASGI", 1.0, 1000, 50))
+    found = {"plan": {"deadline": 0.5}, "steps": steps}
+    verdicts = {verdict.what: verdict.verdict for verdict in overload.verdicts(found)}
+    assert list(verdicts.values()) == ["reached", "reached", "missed", "missed"]
+    assert all("WSGI" not in what for what in verdicts), "it is reported, not judged"
+    rows = overload.table(found).rows
+    assert [row[4] for row in rows] == ["100%", "95%", "100%", "50%", "100%"]
+
+
+def test_every_place_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "overload", "--check", "--results", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    found = json.loads((folder / "overload.json").read_text())
+    assert [(one["place"], one["share"]) for one in found["steps"]] == [
+        (place, share) for place in ("client", "ASGI", "WSGI") for share in (0.5, 2.0)
+    ]
+    assert set(found["capacity"]) == {"client", "ASGI", "WSGI"} and min(found["capacity"].values()) > 0
+    for one in found["steps"]:
+        assert one["sent"] == sum(one[outcome] for outcome in OUTCOMES) > 0
+    assert found["left_behind"] == []
+    assert "S11" in (folder / "overload.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench" / "k6" / "open").glob("*.js")), ids=lambda path: path.stem)
+def test_without_a_rate_the_loop_is_closed(path: Path) -> None:
+    shown = subprocess.run([k6.program(), "inspect", str(path)], capture_output=True, text=True, check=True)
+    assert json.loads(shown.stdout)["scenarios"]["load"]["executor"] == "constant-vus"
