@@ -19,8 +19,8 @@ use crate::handshake::{self, Inbox, Message, message};
 use crate::nameless;
 use crate::segment::Segment;
 
+use super::line::receive;
 use super::request::Failure;
-use super::session::receive;
 
 /// Connects without waiting: a worker that hangs lets its queue fill, and who waits there waits for ever.
 pub(crate) fn open(path: &Path) -> io::Result<UnixStream> {

@@ -9,6 +9,7 @@ pub(crate) mod dial;
 mod event_loop;
 pub mod forks;
 mod holdings;
+mod line;
 mod parts;
 mod request;
 mod retries;
