@@ -1,4 +1,4 @@
-"""The command line: `python -m bench demo|run|micro|memory|transport|data`."""
+"""The command line: `python -m bench demo|run|micro|questions|memory|transport|data`."""
 
 import sys
 from dataclasses import replace
@@ -7,7 +7,20 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from .runner import data, machine, measure, memory, micro, overload, report, tables, targets, terminal, transport
+from .runner import (
+    analytics,
+    data,
+    machine,
+    measure,
+    memory,
+    micro,
+    overload,
+    report,
+    tables,
+    targets,
+    terminal,
+    transport,
+)
 from .runner.errors import BenchError
 from .runner.figures import figures
 from .runner.owned import Owned, Stopped
@@ -117,6 +130,21 @@ def transport_command(results, scale) -> None:
     for table in shown:
         terminal.show(console, table)
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+
+
+@cli.command("questions")
+@RESULTS_OPTION
+@click.option("--quick", "scale", flag_value="--quick", help="Fewer rows and rounds.")
+@click.option("--check", "scale", flag_value="--check", help="Every question once; no figures to go by.")
+def questions_command(results, scale) -> None:
+    """Questions over tables by molt, DuckDB, Polars, pandas and datafusion-python on the same Arrow data: S5, S6, S7."""
+    folder = report.new_folder(results)
+    with Owned() as owned:
+        found = analytics.measure(owned, folder / "logs", scale or "")
+    shown = [*tables.questions(found), tables.judged(targets.questions(found))]
+    report.part(folder, "questions", found, shown)
+    for table in shown:
+        terminal.show(console, table)
 
 
 @cli.command("memory")

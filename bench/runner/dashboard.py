@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from . import child, servers, usage, worker
+from . import child, servers, usage
 from .errors import BenchError
 from .owned import Owned
 from .paths import DJANGO

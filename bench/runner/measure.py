@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-from . import dashboard, data, equal, k6, memory, micro, servers, transport, usage, worker
+from . import analytics, dashboard, data, equal, k6, memory, micro, servers, transport, usage, worker
 from .k6 import Generated
 from .owned import Owned
 from .progress import RunProgress
@@ -43,6 +43,7 @@ class Results:
     micro: dict | None = None
     transport: dict | None = None
     memory: dict | None = None
+    questions: dict | None = None
     web_process_mb: dict[str, float] = field(default_factory=dict)  # per report scenario, after its loads
 
 
@@ -65,6 +66,8 @@ def planned_seconds(settings: Settings) -> float:
         total += loads(len(REPORTS) * settings.report_rounds, settings.report_seconds)
     if settings.transport is not None:
         total += transport.SECONDS[settings.transport]
+    if settings.questions is not None:
+        total += analytics.seconds(settings.questions)
     if settings.memory_mib:
         total += MEMORY_SECONDS
     return total + (micro.SECONDS if settings.micro else 0)
@@ -92,6 +95,9 @@ class Run:
         if self._settings.memory_mib:
             with self._progress.step(f"{READERS} Django processes read one resident table", MEMORY_SECONDS):
                 self._results.memory = memory.measure(self._owned, self._logs, self._settings.memory_mib, READERS)
+        if self._settings.questions is not None:
+            with self._progress.step("questions over tables", analytics.seconds(self._settings.questions)):
+                self._results.questions = analytics.measure(self._owned, self._logs, self._settings.questions)
         if self._settings.transport is not None:
             with self._progress.step("the transport beside its peers", transport.SECONDS[self._settings.transport]):
                 self._results.transport = transport.measure(self._owned, self._logs, self._settings.transport)

@@ -74,6 +74,7 @@ def details(settings: Settings, results: Results, every: list[Figures]) -> dict:
         "micro": results.micro,
         "transport": results.transport,
         "memory": results.memory,
+        "questions": results.questions,
         "web_process_mb": results.web_process_mb,
     }
 

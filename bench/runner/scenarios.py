@@ -57,6 +57,7 @@ class Settings:
     arrival_share: float | None  # of the baseline's own requests per second; None leaves the arrival-rate pair out
     micro: bool
     transport: str | None  # its scale, see transport.py; None leaves it out
+    questions: str | None  # their scale, see queries/; None leaves them out
     memory_mib: int  # of the resident table that many processes read; 0 leaves it out
     report_lines: int  # 0 leaves the report out
     report_users: int
@@ -77,6 +78,7 @@ DEMO = Settings(
     arrival_share=None,
     micro=False,
     transport=None,
+    questions=None,
     memory_mib=0,
     report_lines=REPORT_LINES,
     report_users=8,
@@ -96,6 +98,7 @@ RUN = Settings(
     arrival_share=0.6,
     micro=True,
     transport="",
+    questions="",
     memory_mib=512,
     report_lines=REPORT_LINES,
     report_users=8,
@@ -111,6 +114,7 @@ QUICK = replace(
     curve_seconds=3,
     curve_servers=("gunicorn",),
     transport="--quick",
+    questions="--quick",
     report_rounds=2,
     report_seconds=3,
 )

@@ -200,6 +200,39 @@ def echoes(found: dict) -> Table:
     return Table("Echo of 64 bytes from Python", ["way", "peer", *CALL], rows, left=2)
 
 
+def questions(found: dict) -> list[Table]:
+    """S5, S6 and S7: milliseconds of a question, a column for each engine."""
+
+    def rows(part: list[dict], label: str) -> tuple[list[str], list[list[str]]]:
+        names = list(dict.fromkeys(row["engine"] for row in part))
+        grouped: dict[str, dict[str, dict]] = {}
+        for row in part:
+            grouped.setdefault(label.format(**row), {})[row["engine"]] = row
+        return names, [[what, *(_median(mine.get(name)) for name in names)] for what, mine in grouped.items()]
+
+    threads = f"{found['threads']} threads each, ms: median of {found['rounds']} rounds"
+    out = []
+    for part, title, label in (
+        ("handed", "Filter, join, group and sort a table that is handed over each time", "{rows:,} rows"),
+        ("resident", "Questions over {rows:,} resident rows", "{question}"),
+    ):
+        names, lines = rows(found[part], label)
+        out.append(Table(f"{title.format(**found[part][0])}; {threads}", ["", *names], lines, 1))
+    handing = found["handing"]
+    lines = [
+        [name, _bytes(size), f"{handing['us'][name]:,.0f}", str(handing["copied_bytes"][name])]
+        for name, size in handing["bytes"].items()
+    ]
+    title = "Handing a resident table to a query that wants one row"
+    out.append(Table(title, ["table", "size", "us", "bytes copied"], lines, 1))
+    missing = [[name, why] for name, why in found["missing"].items()]
+    return out + ([Table("Engines that are missing", ["engine", "why"], missing, 2)] if missing else [])
+
+
+def _median(row: dict | None) -> str:
+    return "–" if row is None else f"{row['ms']:,.2f}"
+
+
 def memory_table(found: dict) -> Table:
     """What a resident table costs that many processes read."""
     rows = [
@@ -262,6 +295,8 @@ def everything(results: Results, every: list[Figures]) -> list[Table]:
     out = [pairs(every), curve_table(every), report_table(results, every), arrival(every), targets(results, every)]
     if results.micro:
         out += [echoes(results.micro), micro(results.micro)]
+    if results.questions:
+        out += questions(results.questions)
     if results.memory:
         out.append(memory_table(results.memory))
     if results.transport:

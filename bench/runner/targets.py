@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .figures import Figures, compare, servers, steadiness
 from .measure import Results
 
+HANDED_ROWS = 10_000  # of S6
 STEADY_ROUNDS = 5  # fewer say nothing about how steady the tail is
 
 
@@ -44,6 +45,7 @@ def verdicts(results: Results, every: list[Figures]) -> list[Verdict]:
     for server in servers(every):
         out += _pairs(every, server) + _tails(results, server)
     out += transport(results.transport) if results.transport else []
+    out += questions(results.questions) if results.questions else []
     return out + (_single(results.micro) if results.micro else [])
 
 
@@ -94,6 +96,40 @@ def transport(found: dict) -> list[Verdict]:
     if found["placing"]:
         what = f"placing a table of {found['placing']['bytes'] / 1e6:.0f} MB: bytes/s against a warm memcpy"
         out.append(Verdict("S4", what, found["placing"]["ratio"], 0.7, 0.95, "x", at_least=True))
+    return out
+
+
+def questions(found: dict) -> list[Verdict]:
+    """S5, S6 and S7; of S7 the question that fares worst."""
+
+    def times(part: str, field: str) -> dict[object, dict[str, float]]:
+        grouped: dict[object, dict[str, float]] = {}
+        for row in found[part]:
+            grouped.setdefault(row[field], {})[row["engine"]] = row["ms"]
+        return grouped
+
+    us = found["handing"]["us"]
+    out = [
+        Verdict("S5", "a huge resident table to a query, against one of 1 KiB", us["huge"] / us["tiny"], 2, 1.05, "x")
+    ]
+    handed = times("handed", "rows").get(HANDED_ROWS, {})
+    if {"DuckDB", "Polars"} <= set(handed):
+        what = f"{HANDED_ROWS:,} rows handed over with the question, an entry: against the faster of DuckDB and Polars"
+        ratio = handed["molt, an entry"] / min(handed["DuckDB"], handed["Polars"])
+        out.append(Verdict("S6", what, ratio, 0.333, 0.2, "x"))
+    resident = times("resident", "question")
+    for peers, must, aim in ((("DuckDB",), 1, None), (("DuckDB", "Polars, streaming"), None, 1)):
+        ratios = {
+            question: ms["molt"] / min(ms[peer] for peer in peers)
+            for question, ms in resident.items()
+            if set(peers) <= set(ms)
+        }
+        if ratios:
+            worst = max(ratios, key=lambda question: ratios[question])
+            what = f'resident rows, against the faster of {" and ".join(peers)}: "{worst}", the worst of {len(ratios)}'
+            out.append(
+                Verdict("S7", what if aim is None else f"{what}: an aim only", ratios[worst], must or aim, None, "x")
+            )
     return out
 
 
