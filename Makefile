@@ -6,6 +6,7 @@
 #   make chaos   kills and stops clients and workers at random (KILLS=n or MINUTES=m, SEED=s; MEMFD=1: segments without a name)
 #   make soak    a long load with kills: curves of memory, descriptors, latency (MINUTES=n)
 #   make bench   the full measurement (QUICK=1 for a short one)
+#   make gate    instructions of the hot paths against the committed baseline (needs valgrind)
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
 #   make sanitize  the transport's tests under the address sanitizer, its shared words and bytes under the thread sanitizer
 #   make wheel   one wheel with client, worker and stat tool into dist/, for machines without Rust
@@ -80,6 +81,19 @@ transport-bench:
 	@mkdir -p $(OUT)
 	@[ "$(TARGET)/release/molt-transport-bench" -ef "$(OUT)/molt-transport-bench" ] || \
 	  cp -f "$(TARGET)/release/molt-transport-bench" "$(OUT)/molt-transport-bench"
+
+# The hot paths for the regression gate (bench/gate/).
+.PHONY: gate-program
+gate-program:
+	@$(STEP) 'The hot paths'
+	$(CARGO) build --release --locked -p molt-gate
+	@mkdir -p $(OUT)
+	@[ "$(TARGET)/release/molt-gate" -ef "$(OUT)/molt-gate" ] || cp -f "$(TARGET)/release/molt-gate" "$(OUT)/molt-gate"
+
+.PHONY: gate
+gate: gate-program $(VENV)/.requirements
+	@$(STEP) 'Regression gate: instructions of the hot paths'
+	@$(BIN)/python -m bench gate
 
 .PHONY: bench
 bench: build transport-bench
@@ -189,7 +203,7 @@ test-engine:
 	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine --test clients --test stop --test supervise --test upgrade
 
 .PHONY: test-python
-test-python: build
+test-python: build gate-program
 	@$(STEP) 'Tests of molt_accel, of the Django project and of the measurement'
 	$(BIN)/python -m pytest -q client-py/tests
 	MOLT_TEST_SEGMENT=memfd $(BIN)/python -m pytest -q client-py/tests/test_worker_calls.py client-py/tests/test_worker_async.py

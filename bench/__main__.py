@@ -1,4 +1,4 @@
-"""The command line: `python -m bench demo|run|micro|questions|memory|transport|data`."""
+"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|gate|data`."""
 
 import sys
 from dataclasses import replace
@@ -10,6 +10,7 @@ from rich.console import Console
 from .runner import (
     analytics,
     data,
+    gate,
     machine,
     measure,
     memory,
@@ -180,6 +181,29 @@ def overload_command(results, seconds, deadline, check) -> None:
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
     if found["left_behind"]:
         raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+
+
+@cli.command("gate")
+@click.option("--path", "paths", multiple=True, type=click.Choice(gate.PATHS), default=gate.PATHS, help="May be repeated.")
+@click.option("--accept", is_flag=True, help="Make what is counted now the baseline (all paths).")
+@click.option("--slow", is_flag=True, hidden=True, help="With a deliberate slowdown: the gate must find it.")
+def gate_command(paths, accept, slow) -> None:
+    """Instructions of the hot paths against the committed baseline; fails when one has become more expensive."""
+    found = {path: gate.count(path, slow=slow) for path in (gate.PATHS if accept else paths)}
+    if accept:
+        gate.save(found)
+    counted_with, before = gate.baseline()
+    terminal.show(console, gate.summary(found, before))
+    changed = gate.worse(found, before)
+    for path in changed:
+        terminal.show(console, gate.difference(path, found[path], before.get(path, gate.Counted(0, {}))))
+    if counted_with != (here := gate.toolchain()):
+        console.print(f"The baseline is of {counted_with}, this is {here}: shown, not judged.", highlight=False)
+    elif changed:
+        raise BenchError(
+            f"{', '.join(changed)}: over {gate.TOLERANCE:.0%} more instructions than the baseline",
+            "if it is worth it, `python -m bench gate --accept`",
+        )
 
 
 @cli.command("data")
