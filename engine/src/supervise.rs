@@ -178,12 +178,19 @@ impl Supervisor<'_> {
         // What belongs to a worker that died while its successor was starting: clients may wait there.
         let mut _kept: Option<Listener> = None;
         let (mut told, mut upgrade) = (false, false);
+        // A successor died after it had taken the name: nobody new finds `current`. When the next one is started.
+        let mut lost: Option<Instant> = None;
+        let mut pause = FIRST_PAUSE;
         loop {
             if current.serves_now() {
                 _kept = None;
                 self.serves(&current);
             }
             if let Some((next, listener)) = upcoming.take_if(|(next, _)| next.serves_now()) {
+                if lost.take().is_some() {
+                    // It took the place of the one that died, so it found nobody to tell.
+                    current.tell();
+                }
                 self.listener = listener;
                 self.serves(&next);
                 let former = std::mem::replace(&mut current, next);
@@ -197,8 +204,14 @@ impl Supervisor<'_> {
             if let Some((next, _)) = &mut upcoming
                 && let Some(status) = next.ended()?
             {
-                error!(%status, "the new worker could not start, the old one goes on; see its message above");
                 upcoming = None;
+                if self.has_name() {
+                    error!(%status, "the new worker could not start, the old one goes on; see its message above");
+                } else {
+                    error!(%status, "the new worker died with the name; another one is started, the old one goes on meanwhile");
+                    lost = Some(Instant::now() + pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
             if let Some(status) = current.ended()? {
                 self.note_end(status);
@@ -226,6 +239,7 @@ impl Supervisor<'_> {
                     _ => return Ok(Ended::Died(current.started.elapsed())),
                 }
             }
+            upgrade |= lost.is_some_and(|at| at <= Instant::now());
             if std::mem::take(&mut upgrade) && !told && upcoming.is_none() {
                 match self.upgrade() {
                     Ok(next) => upcoming = Some(next),
@@ -245,6 +259,11 @@ impl Supervisor<'_> {
                 }
             }
         }
+    }
+
+    /// Whether clients that look for a worker find the one that serves.
+    fn has_name(&self) -> bool {
+        self.listener.is_placed() && self.served.as_ref().is_none_or(Supervised::has_name)
     }
 
     fn upgrade(&self) -> Result<(Worker, Listener), String> {

@@ -136,6 +136,43 @@ fn an_upgrade_that_cannot_start_leaves_the_old_worker_at_work() {
     assert_eq!(health(&client)["pid"], pid);
 }
 
+/// Fault 14: the successor is killed when it has the name and has not told the former worker yet. The supervisor starts
+/// another one; until that serves, whoever is connected is served on.
+#[test]
+fn a_successor_that_dies_with_the_name_is_followed_by_another() {
+    if nameless() {
+        return; // The moment is seen through the name: one without it shows nothing before it serves.
+    }
+    let worker = supervised("2");
+    let mut loads = Load::of(&worker, &[Kind::Once, Kind::Idempotent], 2);
+    let mut killed = false;
+    for _ in 0..50 {
+        let old = common::look(&worker.shm).unwrap();
+        let before = old.header.worker_pid;
+        all_go_on(&mut loads, 10);
+        worker.signal(Signal::SIGHUP);
+        let next = until("a successor with the name", || {
+            common::look(&worker.shm).ok().filter(|segment| segment.header.worker_pid != before)
+        });
+        let pid = Pid::from_raw(next.header.worker_pid as i32);
+        kill(pid, Signal::SIGSTOP).unwrap();
+        killed = next.state_name() == "starting" && old.state_name() == "serving";
+        if killed {
+            kill(pid, Signal::SIGKILL).unwrap();
+            until_true("word of it in the log", || worker.log().contains("died with the name"));
+        }
+        let _ = kill(pid, Signal::SIGCONT);
+        let now = succeeded(&worker, before);
+        assert_eq!(killed, now != next.header.worker_pid, "{}", worker.log());
+        all_go_on(&mut loads, 10);
+        if killed {
+            break;
+        }
+    }
+    assert!(killed, "no successor was met between the two steps");
+    nothing_was_lost(loads);
+}
+
 /// A supervised worker that another one replaces from outside is not started again.
 #[test]
 fn a_supervisor_ends_when_its_worker_is_replaced() {

@@ -30,7 +30,7 @@ use crate::mapping::{Mapping, SharedMapping};
 
 pub use error::SegmentError;
 pub use owned::{Blueprint, Claim, OwnedSegment, remove_dead};
-pub(crate) use owned::{random, retire_dead};
+pub(crate) use owned::{has_name, random, retire_dead};
 
 /// Where Linux keeps named shared memory.
 pub const SHM_DIR: &str = "/dev/shm";

@@ -107,7 +107,7 @@ impl Segment {
 pub struct Supervised {
     segment: Segment,
     /// Locked; closing it is the end of the lock.
-    _object: File,
+    object: File,
 }
 
 impl Supervised {
@@ -121,7 +121,12 @@ impl Supervised {
         if !ObjectLock::Supervisor.take(&object) {
             return Err(SegmentError::NameBusy { name: segment.name });
         }
-        Ok(Self { segment, _object: object })
+        Ok(Self { segment, object })
+    }
+
+    /// Whether the worker's name still leads here. A segment without a name has nothing but its socket.
+    pub fn has_name(&self) -> bool {
+        self.segment.is_nameless() || segment::has_name(&self.object, &self.segment.name)
     }
 
     /// Writes what is to be said.

@@ -298,7 +298,7 @@ fn sweep(name: &str) {
 }
 
 /// Whether the file is the one that has that name now.
-fn has_name(file: &File, name: &str) -> bool {
+pub(crate) fn has_name(file: &File, name: &str) -> bool {
     let found = std::fs::symlink_metadata(path_of(name)).map(|meta| meta.ino());
     found.is_ok_and(|found| file.metadata().is_ok_and(|own| own.ino() == found))
 }
