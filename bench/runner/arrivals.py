@@ -1,7 +1,8 @@
 """An open loop at the client library: `python -m bench.runner.arrivals SHM BODY RATE SECONDS DEADLINE`; prints JSON.
 
-Requests are sent when they are due, however long the earlier ones take, and each time is counted from when the request
-was due. With a rate of 0 the loop is closed: 32 requests are always in flight, which shows what can be answered at most.
+Requests are sent when they are due, however long the earlier ones take, and each time is counted from when the
+request was due. With a rate of 0 the loop is closed: 32 requests are always in flight, which shows what can be
+answered at most.
 """
 
 import asyncio
@@ -35,7 +36,10 @@ class Seen:
         """Counts, and percentiles of those that were accepted, in milliseconds."""
         ordered = sorted(self.accepted)
         last = len(ordered) - 1
-        at = {name: ordered[min(int(len(ordered) * share), last)] * 1000 if ordered else 0.0 for name, share in FIGURES.items()}
+        at = {
+            name: ordered[min(int(len(ordered) * share), last)] * 1000 if ordered else 0.0
+            for name, share in FIGURES.items()
+        }
         return {"sent": sum(self.counts.values()), **self.counts, **at}
 
 

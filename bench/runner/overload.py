@@ -1,15 +1,16 @@
 """S11: what is answered in time when more arrives than can be answered, from half to twice the capacity.
 
-For each place (the client library; Django under an ASGI and under a WSGI server) a closed loop shows how much can be answered at
-most; then requests arrive at shares of that rate, in an open loop: when they are due, not when there is room. Times count from
-when a request was due. The order summary is the work, with a deadline of its own in the manifest, which the worker keeps.
+For each place (the client library; Django under an ASGI and under a WSGI server) a closed loop shows how much can be
+answered at most; then requests arrive at shares of that rate, in an open loop: when they are due, not when there is
+room. Times count from when a request was due. The order summary is the work, with a deadline of its own in the
+manifest, which the worker keeps.
 """
 
 import json
 import shutil
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -148,9 +149,7 @@ class _Place:
         if self.server is None:
             return {"dropped": 0, **self._arrivals(rate, seconds)}
         more = {"MOLT_PATH": PATHS[self.name], "MOLT_DEADLINE_MS": f"{self.plan.deadline * 1000:g}"}
-        load = k6.Load(
-            "open/overload", self.server.url, self.body, servers.TOKEN, seconds, users, rate or None, more
-        )
+        load = k6.Load("open/overload", self.server.url, self.body, servers.TOKEN, seconds, users, rate or None, more)
         summary, _ = k6.raw(self.owned, load, self.logs / "k6-overload.log", self.logs / "k6-overload.json")
         return _counted(summary["metrics"])
 
@@ -214,8 +213,8 @@ def table(found: dict) -> Table:
         )
     deadline = found["plan"]["deadline"] * 1000
     title = (
-        f"Overload: answers within {deadline:g} ms of when their requests were due. client: the client library; ASGI, WSGI: "
-        "Django under granian and gunicorn"
+        f"Overload: answers within {deadline:g} ms of when their requests were due. client: the client library; ASGI, "
+        "WSGI: Django under granian and gunicorn"
     )
     return Table(title, columns, rows, left=1)
 

@@ -1,4 +1,5 @@
-"""The open loop: times count from when a request was due, nothing is lost from the counts, and every place is measured."""
+"""The open loop: times count from when a request was due, nothing is lost from the counts, and every place is
+measured."""
 
 import asyncio
 import json
@@ -92,7 +93,7 @@ def test_k6_counts_from_when_a_request_was_due(tmp_path: Path) -> None:
         server.server_close()
     slow, busy = found["/slow/"], found["/busy/"]
     assert slow["sent"] == slow["in_time"] > 0 and slow["dropped"] == 0
-    # Each takes 50 ms, one after the other, and comes 25 ms after the one before: the n-th has waited for n times 25 ms.
+    # Each takes 50 ms, one after the other, and comes 25 ms after the one before: the n-th waits for n times 25 ms.
     assert slow["p999_ms"] > 25 * slow["sent"] - 100 and slow["p50_ms"] > 25 * slow["sent"] / 2 - 100
     assert busy["busy"] == busy["sent"] > 0 and busy["p50_ms"] == 0.0
 
@@ -106,7 +107,12 @@ def step(place: str, share: float, in_time: int, p999: float) -> dict:
 
 
 def test_the_target_is_judged_at_twice_the_capacity_against_the_peak() -> None:
-    steps = [step("client", 1.0, 1000, 50), step("client", 2.0, 950, 300), step("ASGI", 2.0, 500, 800), step("WSGI", 2.0, 1, 9e9)]
+    steps = [
+        step("client", 1.0, 1000, 50),
+        step("client", 2.0, 950, 300),
+        step("ASGI", 2.0, 500, 800),
+        step("WSGI", 2.0, 1, 9e9),
+    ]
     steps.insert(2, step("ASGI", 1.0, 1000, 50))
     found = {"plan": {"deadline": 0.5}, "steps": steps}
     verdicts = {verdict.what: verdict.verdict for verdict in overload.verdicts(found)}

@@ -134,7 +134,9 @@ def test_the_processes_of_a_server_are_summed(tmp_path: Path, monkeypatch: pytes
 
             until(both_are_open, f"both breakers are open: {site.log.read_text()}", 60)
             now = read()
-            fell_back = sum(of(now, "fallbacks_total", entry="compute", outcome=o) for o in ("unavailable", "worker_lost"))
+            fell_back = sum(
+                of(now, "fallbacks_total", entry="compute", outcome=o) for o in ("unavailable", "worker_lost")
+            )
             assert fell_back == fallbacks >= 2 * FAILURES
             assert of(now, "requests_total", entry="compute", outcome="unavailable") >= 2 * (FAILURES - 1)
 

@@ -36,9 +36,9 @@ def deployed(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[molt_a
     """A worker that serves the manifest that the settings name."""
     monkeypatch.setattr(skew, "_look_at", 0.0)
     monkeypatch.setattr(skew, "_known", None)
-    with molt_accel.spawn(manifest, arena="16MiB", threads=1) as worker:
-        with override_settings(MOLT={"SHM": worker.shm, "EXPORTS": str(manifest)}):
-            yield worker
+    spawned = molt_accel.spawn(manifest, arena="16MiB", threads=1)
+    with spawned as worker, override_settings(MOLT={"SHM": worker.shm, "EXPORTS": str(manifest)}):
+        yield worker
 
 
 def warnings() -> dict[str, Any]:

@@ -34,7 +34,9 @@ SERVERS = {
     "granian-wsgi": Server(PYTHON + "granian --interface wsgi --workers 2 --port {port} site_wsgi:application", "wsgi"),
     "granian-asgi": Server(PYTHON + "granian --interface asginl --port {port} site_asgi:application", "asgi"),
     "daphne": Server(PYTHON + "daphne -p {port} site_asgi:application", "asgi"),
-    "waitress": Server(PYTHON + "waitress --channel-request-lookahead=1 --listen=127.0.0.1:{port} site_wsgi:application", "wsgi"),
+    "waitress": Server(
+        PYTHON + "waitress --channel-request-lookahead=1 --listen=127.0.0.1:{port} site_wsgi:application", "wsgi"
+    ),
 }
 HANG_UP_CANCELS = (
     "gunicorn-asgi",

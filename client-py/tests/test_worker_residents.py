@@ -176,7 +176,9 @@ def test_processes_share_the_bytes_and_a_killed_reader_is_forgotten(clean: molt_
     for reader in readers:
         reader.kill()
         reader.join()
-    until(lambda: clean.ping() and clean.tables() == [] and used(clean) == 0, "its bytes come back with the last reader")
+    until(
+        lambda: clean.ping() and clean.tables() == [] and used(clean) == 0, "its bytes come back with the last reader"
+    )
 
 
 def test_a_reader_keeps_its_view_when_the_worker_dies_and_a_restart_says_what_is_lost(

@@ -111,7 +111,9 @@ async def test_event_loops_spend_the_same_budget(supervised: Client) -> None:
 
 
 async def test_an_event_loop_says_what_was_sent_twice(supervised: Client) -> None:
-    call = asyncio.create_task(supervised.aexchange("slow", supervised.place(ROWS), codecs.ARROW, codecs.JSON, timeout=120.0))
+    call = asyncio.create_task(
+        supervised.aexchange("slow", supervised.place(ROWS), codecs.ARROW, codecs.JSON, timeout=120.0)
+    )
     while not is_running(supervised):
         await asyncio.sleep(0.005)
         assert not call.done()

@@ -1,13 +1,13 @@
 """The circuit breaker: who finds no worker again and again stops waiting for one.
 
-Without it each caller would wait for itself: in the queue of a worker that is being started, for one that does not answer
-a hello, for as long as `wait` says. After five calls in a row that ended as unavailable the breaker opens, and calls end
-as unavailable at once. It closes with the first call that reaches a worker. To find out,
+Without it each caller would wait for itself: in the queue of a worker that is being started, for one that does not
+answer a hello, for as long as `wait` says. After five calls in a row that ended as unavailable the breaker opens, and
+calls end as unavailable at once. It closes with the first call that reaches a worker. To find out,
 
 - every call looks whether a worker serves under the segment's name, which asks nobody and takes microseconds; so the
   first request after a worker's start is served;
-- one call at a time tries in earnest, after a pause that doubles while that fails: the look may be wrong, and of a worker
-  without a name a socket tells nothing.
+- one call at a time tries in earnest, after a pause that doubles while that fails: the look may be wrong, and of a
+  worker without a name a socket tells nothing.
 
 Each client has one of its own, and each process its clients: nothing is shared, nothing is asked.
 """
@@ -43,7 +43,19 @@ _ANSWERS = (MoltInvalidInput, MoltUnknownEntry, MoltTooLarge, MoltBusy, MoltInte
 class Breaker:
     """The state of one client's way to its worker. Threads share it."""
 
-    __slots__ = ("_changed", "_lock", "_name", "_path", "_pause", "_reason", "_try_at", "failures", "is_clear", "state", "where")
+    __slots__ = (
+        "_changed",
+        "_lock",
+        "_name",
+        "_path",
+        "_pause",
+        "_reason",
+        "_try_at",
+        "failures",
+        "is_clear",
+        "state",
+        "where",
+    )
 
     def __init__(self, shm: str | None, socket: str | None, changed: Callable[[str, str], None]) -> None:
         """changed: called with the new state, open or closed, and the reason."""
@@ -60,7 +72,7 @@ class Breaker:
         self.failures = 0
         """Calls in a row that found no worker."""
         self.is_clear = True
-        """No failure since the last success: nothing needs to be asked or told. All that a call pays for where all is well."""
+        """No failure since the last success: nothing needs to be asked or told. A call pays for no more."""
         self._try_at = 0.0
         self._pause = FIRST_PAUSE
         self._reason = ""
@@ -75,8 +87,8 @@ class Breaker:
                 return
             if left > 0:
                 raise MoltUnavailable(
-                    f"no worker of {self.where} was found {self.failures} times in a row, and this call did not wait for "
-                    f"one (the circuit breaker is open); the last one was told: {self._reason}",
+                    f"no worker of {self.where} was found {self.failures} times in a row, and this call did not "
+                    f"wait for one (the circuit breaker is open); the last one was told: {self._reason}",
                     entry=entry,
                     retry_after=min(left, LONGEST_PAUSE),
                 )

@@ -15,8 +15,8 @@ from .resident import ResidentTables
 TYPE_CHECKING = False  # see molt_accel/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Self
     from threading import Event
+    from typing import Any, Self
     from weakref import ref
 
     from .aio import Channel
@@ -346,7 +346,9 @@ class Client(ResidentTables):
 
     # -- the way of a request ------------------------------------------------------------------------------------
 
-    def _run(self, entry: str, arguments: Request, call: Any = _call, gone: Callable[[], object] | None = None) -> Reply:
+    def _run(
+        self, entry: str, arguments: Request, call: Any = _call, gone: Callable[[], object] | None = None
+    ) -> Reply:
         """Sends by that function of the C ABI, waits, and returns the answer; any other outcome is raised.
 
         gone: asked every tenth of a second whether the caller wants no answer any more.

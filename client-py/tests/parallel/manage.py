@@ -1,4 +1,5 @@
-"""A project whose tests run in several processes (test_parallel_tests.py); the environment says how those are started."""
+"""A project whose tests run in several processes (test_parallel_tests.py); the environment says how those are
+started."""
 
 from __future__ import annotations
 

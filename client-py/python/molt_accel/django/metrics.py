@@ -4,14 +4,14 @@
 | --- | --- | --- |
 | `molt_client_requests_total` | counter: entry, outcome | requests that ended, those of `shadow=` included |
 | `molt_client_request_seconds` | histogram: entry | from the view to the answer, whatever it was: body, queue, run |
-| `molt_client_fallbacks_total` | counter: entry, outcome | times that the view's own code ran instead, and after which outcome |
+| `molt_client_fallbacks_total` | counter: entry, outcome | the view's own code ran instead, after which outcome |
 | `molt_client_shadow_total` | counter: entry, result | comparisons: agreed, differed, failed |
-| `molt_client_resends_total` | counter: kind | requests that lost their worker: moved (never ran), again (may have run), refused (no budget) |
+| `molt_client_resends_total` | counter: kind | lost their worker: moved (never ran), again (may have), refused (no budget) |
 | `molt_client_breaker_open` | gauge | processes whose circuit breaker is open |
 
-They are in prometheus_client's default registry, so that whatever exposes that one exposes them; `view` does. Servers with
-several processes need prometheus_client's multiprocess mode: the environment's PROMETHEUS_MULTIPROC_DIR names a folder
-that is emptied before the server starts, and the numbers are then those of all processes together.
+They are in prometheus_client's default registry, so that whatever exposes that one exposes them; `view` does. Servers
+with several processes need prometheus_client's multiprocess mode: the environment's PROMETHEUS_MULTIPROC_DIR names a
+folder that is emptied before the server starts, and the numbers are then those of all processes together.
 """
 
 from __future__ import annotations

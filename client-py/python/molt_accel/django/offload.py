@@ -110,9 +110,7 @@ def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> Ht
     return answers.success(request, plan.entry, answer, plan.response, began)
 
 
-def _exchange(
-    http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None
-) -> Answer:
+def _exchange(http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None) -> Answer:
     codec, body = _message(http, plan, molt, given, url)
     try:
         with tracing.request(plan.entry) as span:

@@ -1,8 +1,8 @@
 """Whether worker and web are of one deployment: the manifest that the worker serves against the one of the settings.
 
-The worker tells the hash of its manifest's bytes (`health`); the web side has the file too, where `MOLT["EXPORTS"]` names it.
-They differ when one of the two was deployed and the other was not. The system check molt.W004 and `manage.py molt_status` say
-so, and each process that offloads looks once a minute, in a thread, and logs it once.
+The worker tells the hash of its manifest's bytes (`health`); the web side has the file too, where `MOLT["EXPORTS"]`
+names it. They differ when one of the two was deployed and the other was not. The system check molt.W004 and
+`manage.py molt_status` say so, and each process that offloads looks once a minute, in a thread, and logs it once.
 """
 
 from __future__ import annotations

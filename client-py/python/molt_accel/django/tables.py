@@ -22,7 +22,7 @@ from django.utils.module_loading import import_string
 from ..client import Client
 from ..errors import MoltError
 from ..resident import TableInfo
-from . import settings
+from . import adbc, settings
 
 logger = logging.getLogger("molt_accel.tables")
 
@@ -40,6 +40,10 @@ class Column(NamedTuple):
     """Its Arrow type."""
     convert: Callable[[Any], Any] | None
     """What makes of a value one that the type takes; None where it does as it is."""
+    field: Any
+    """The model's field, or that of an expression."""
+    computed: bool = False
+    """Whether it is an expression's."""
 
 
 def read(queryset: models.QuerySet[Any]) -> Any:
@@ -48,6 +52,9 @@ def read(queryset: models.QuerySet[Any]) -> Any:
     columns = list(_columns(queryset, pa))
     names = [column.name for column in columns]
     schema = pa.schema([(column.name, column.kind) for column in columns])
+    by_adbc = adbc.read(queryset, columns, schema)
+    if by_adbc is not None:
+        return by_adbc
     rows = queryset.values_list(*names).iterator(chunk_size=CHUNK_ROWS)
     batches = []
     while chunk := [row for _, row in zip(range(CHUNK_ROWS), rows, strict=False)]:
@@ -160,7 +167,7 @@ def _columns(queryset: models.QuerySet[Any], pa: Any) -> Iterator[Column]:
     for name, field in plain:
         yield _column(name, field, pa)
     for name, expression in annotations.items():
-        column = _column(name, expression.output_field, pa)
+        column = _column(name, expression.output_field, pa)._replace(computed=True)
         # What the database computes may be larger than the fields it computes from: a sum is.
         if pa.types.is_integer(column.kind):
             column = column._replace(kind=pa.int64())
@@ -185,9 +192,9 @@ def _column(name: str, field: Any, pa: Any) -> Column:
         field = field.target_field
     if isinstance(field, models.DecimalField):
         places = 10 if field.decimal_places is None else field.decimal_places
-        return Column(name, pa.decimal128(min(38, field.max_digits or 38), places), None)
+        return Column(name, pa.decimal128(min(38, field.max_digits or 38), places), None, field)
     if isinstance(field, models.DateTimeField):
-        return Column(name, pa.timestamp("us", "UTC" if django_settings.USE_TZ else None), None)
+        return Column(name, pa.timestamp("us", "UTC" if django_settings.USE_TZ else None), None, field)
     for kind, arrow in (
         (models.BooleanField, pa.bool_()),
         (models.SmallIntegerField, pa.int16()),
@@ -201,14 +208,14 @@ def _column(name: str, field: Any, pa: Any) -> Column:
         (models.DurationField, pa.duration("us")),
     ):
         if isinstance(field, kind):
-            return Column(name, arrow, None)
+            return Column(name, arrow, None, field)
     if isinstance(field, models.BinaryField):
-        return Column(name, pa.binary(), bytes)
+        return Column(name, pa.binary(), bytes, field)
     if isinstance(field, models.JSONField):
-        return Column(name, pa.string(), json.dumps)
+        return Column(name, pa.string(), json.dumps, field)
     if isinstance(field, (models.CharField, models.TextField)):
-        return Column(name, pa.string(), None)
-    return Column(name, pa.string(), str)  # UUID, addresses, files, fields of other packages
+        return Column(name, pa.string(), None, field)
+    return Column(name, pa.string(), str, field)  # UUID, addresses, files, fields of other packages
 
 
 def _pyarrow() -> Any:

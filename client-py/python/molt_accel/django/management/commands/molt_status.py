@@ -65,7 +65,9 @@ def _told(client: Client) -> list[str]:
     except MoltError as reason:
         return [*lines, f"asked     no answer: {reason}"]
     if listed:
-        lines.append("tables    " + ", ".join(f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed))
+        lines.append(
+            "tables    " + ", ".join(f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed)
+        )
     return lines
 
 

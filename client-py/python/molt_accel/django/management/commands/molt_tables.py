@@ -65,7 +65,9 @@ class Command(BaseCommand):
             self.stdout.write("no tables. hint: manage.py molt_tables load NAME PATH, or client.put(name, data)")
             return
         width = max(len("table"), *(len(table.name) for table in listed))
-        self.stdout.write(f"{'table':{width}}  {'version':>7}  {'rows':>13}  {'bytes':>15}  {'readers':>7}  {'age':>12}  from")
+        self.stdout.write(
+            f"{'table':{width}}  {'version':>7}  {'rows':>13}  {'bytes':>15}  {'readers':>7}  {'age':>12}  from"
+        )
         for table in listed:
             origin = "(replaced)" if table.retired else os.path.basename(table.source) if table.source else "a client"
             self.stdout.write(
