@@ -212,4 +212,4 @@ test-python: build gate-program
 
 .PHONY: clean
 clean:
-	rm -rf target dist $(VENV) bench/results
+	rm -rf target dist $(VENV) bench/results django_app/data/report-*

@@ -37,7 +37,9 @@ REPORT_LINES = int(os.environ.get("DEMO_REPORT_LINES", 5_000_000))
 REPORT_DATA = Path(os.environ.get("DEMO_REPORT_DATA", BASE / "data" / f"report-{REPORT_LINES}"))
 DATABASES = {
     "default": {},  # there is none
-    "report": dj_database_url.config(default=f"sqlite:///{REPORT_DATA / 'report.sqlite3'}", conn_max_age=None),
+    "report": dj_database_url.config(
+        "DEMO_DATABASE_URL", default=f"sqlite:///{REPORT_DATA / 'report.sqlite3'}", conn_max_age=None
+    ),
 }
 
 MOLT = {

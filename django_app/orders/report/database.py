@@ -1,4 +1,4 @@
-"""The report's tables in the Django ORM's database: SQLite, or what DATABASE_URL names."""
+"""The report's tables in the Django ORM's database: SQLite, or what DEMO_DATABASE_URL names."""
 
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -95,6 +95,10 @@ def _cents(net: pa.ChunkedArray) -> list[int]:
 
 
 def _insert(cursor, model: type, columns: tuple[str, ...], rows: Iterator[tuple]) -> None:
-    places = ", ".join(["%s"] * len(columns))
-    names = ", ".join(columns)
-    cursor.executemany(f"insert into {model._meta.db_table} ({names}) values ({places})", rows)
+    into = f"{model._meta.db_table} ({', '.join(columns)})"
+    if cursor.db.vendor == "postgresql":  # where insert takes ten times as long
+        with cursor.copy(f"copy {into} from stdin") as copy:
+            for row in rows:
+                copy.write_row(row)
+        return
+    cursor.executemany(f"insert into {into} values ({', '.join(['%s'] * len(columns))})", rows)
