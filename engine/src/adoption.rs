@@ -15,7 +15,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::entries::tables::TableEntry;
-use crate::sql::{Catalog, Listed, TableData};
+use crate::sql::{Catalog, DiskTable, Listed, TableData};
 
 /// The former worker answers at once, whatever its threads do; else it hangs.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Predecessor {
 
     /// Bytes that its tables will need.
     pub fn bytes(&self) -> u64 {
-        self.listed.iter().map(|table| table.bytes).sum()
+        self.listed.iter().filter(|table| table.resident).map(|table| table.bytes).sum()
     }
 
     /// Copies its tables. It serves meanwhile.
@@ -119,6 +119,12 @@ impl Predecessor {
 
     fn copy_one(&mut self, listed: &Listed, host: &Host, catalog: &Catalog) -> Result<(), String> {
         let said = |what: &dyn std::fmt::Display| format!("table \"{}\" of the former worker: {what}", listed.name);
+        if let (false, Some(path)) = (listed.resident, &listed.source) {
+            let disk = DiskTable::open(path).map_err(|what| said(&what))?;
+            catalog.adopt(listed, TableData::on_disk(disk), None);
+            self.copied.insert(listed.name.clone(), listed.version);
+            return Ok(());
+        }
         let params = rmp_serde::to_vec_named(&json!({"name": listed.name})).map_err(|error| said(&error))?;
         let reply = match self.call(TableEntry::Table.name(), &params, Codec::Arrow) {
             // Dropped since: it is not listed any more next time.
@@ -130,7 +136,7 @@ impl Predecessor {
         let resident = host.make_resident(&table.schema, batches).map_err(|full| said(&full))?;
         let read = resident.read().map_err(|fault| said(&fault))?;
         let data = TableData::new(read.schema, read.batches).map_err(|what| said(&what))?;
-        catalog.adopt(listed, data, resident);
+        catalog.adopt(listed, data, Some(resident));
         self.copied.insert(listed.name.clone(), listed.version);
         Ok(())
     }

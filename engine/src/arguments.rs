@@ -54,6 +54,15 @@ pub struct Arguments {
     /// Refuse ad-hoc SQL (`client.query`); SQL entries of the manifest still run.
     #[arg(long)]
     pub no_adhoc_sql: bool,
+    /// Memory of all running SQL together: a size like 1GiB. What sorts, groups and joins take counts.
+    #[arg(long, default_value = "1GiB", value_name = "SIZE", value_parser = parse_size)]
+    pub sql_memory: u64,
+    /// Disk space for SQL that needs more memory than that: a size like 4GiB; 0: none, it fails then.
+    #[arg(long, default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
+    pub spill: u64,
+    /// Folder for that, in which the worker makes a private one [default: $TMPDIR, or /tmp].
+    #[arg(long, value_name = "PATH")]
+    pub spill_dir: Option<PathBuf>,
     /// What a supervisor hands to the worker that it starts.
     #[arg(long, hide = true, value_name = "FD,INODE,FD,FIRST", value_parser = parse_handed)]
     pub supervised: Option<Handed>,

@@ -20,6 +20,7 @@ mod dispatch;
 mod entries;
 mod failure;
 mod manifest;
+mod spill;
 mod sql;
 mod supervise;
 mod worker;

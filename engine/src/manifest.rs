@@ -24,10 +24,21 @@ pub struct Manifest {
     pub file: Option<PathBuf>,
     /// Its bytes in short, for clients that have the file as well: whether worker and web are of one deployment.
     pub hash: Option<u64>,
-    /// Tables by name, with the file that each is loaded from at start; `None`: a client puts it later.
-    pub tables: BTreeMap<String, Option<PathBuf>>,
+    /// Tables by name.
+    pub tables: BTreeMap<String, TableSource>,
     /// Entries.
     pub exports: Vec<Export>,
+}
+
+/// Where a table comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableSource {
+    /// A client puts it later.
+    Put,
+    /// A file, or a folder of Parquet files, that is loaded at start.
+    Loaded(PathBuf),
+    /// The same, left on disk: each statement that names it reads what it needs.
+    OnDisk(PathBuf),
 }
 
 /// An entry as the manifest describes it.
@@ -169,8 +180,8 @@ impl Manifest {
         let mut tables = BTreeMap::new();
         let sources: Map<String, Value> = optional(&mut root, "tables")?.unwrap_or_default();
         for (name, source) in sources {
-            let path = path_of(source).map_err(|what| format!("table \"{name}\": {what}"))?;
-            tables.insert(name, path.map(|path| folder.join(path)));
+            let source = source_of(source, folder).map_err(|what| format!("table \"{name}\": {what}"))?;
+            tables.insert(name, source);
         }
         let exports: Vec<Map<String, Value>> = optional(&mut root, "exports")?.unwrap_or_default();
         no_more(&root, "abi_version, tables, exports")?;
@@ -197,15 +208,19 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Where a table comes from: a file, or, with `"put": true`, a client that puts it later.
-fn path_of(source: Value) -> Result<Option<PathBuf>, String> {
+/// Where a table comes from: a file, which `"resident": false` leaves on disk, or, with `"put": true`, a client.
+fn source_of(source: Value, folder: &Path) -> Result<TableSource, String> {
     let Value::Object(mut source) = source else { return Err(format!("{source} is no object like {{\"path\": ...}}")) };
-    let (path, put) = (optional(&mut source, "path")?, optional(&mut source, "put")?.unwrap_or(false));
-    no_more(&source, "path, put")?;
-    match (path, put) {
-        (Some(_), true) => Err("fields \"path\" and \"put\" do not go together".into()),
-        (None, false) => Err("field \"path\" is missing; hint: {\"put\": true} for a table that clients put".into()),
-        (path, _) => Ok(path),
+    let (path, put) = (optional::<PathBuf>(&mut source, "path")?, optional(&mut source, "put")?.unwrap_or(false));
+    let resident = optional::<bool>(&mut source, "resident")?;
+    no_more(&source, "path, put, resident")?;
+    match (path, put, resident) {
+        (Some(_), true, _) => Err("fields \"path\" and \"put\" do not go together".into()),
+        (None, false, _) => Err("field \"path\" is missing; hint: {\"put\": true} for a table that clients put".into()),
+        (None, true, Some(false)) => Err("field \"resident\": what clients put is resident".into()),
+        (None, true, _) => Ok(TableSource::Put),
+        (Some(path), false, Some(false)) => Ok(TableSource::OnDisk(folder.join(path))),
+        (Some(path), false, _) => Ok(TableSource::Loaded(folder.join(path))),
     }
 }
 
@@ -274,11 +289,12 @@ mod tests {
 
     #[test]
     fn a_manifest_is_read() {
-        let text = r#"{"abi_version": 1, "tables": {"r": {"path": "d/r.csv"}}, "exports": [
+        let text = r#"{"abi_version": 1, "tables": {"r": {"path": "d/r.csv"}, "big": {"path": "big", "resident": false}}, "exports": [
             {"name": "compute", "kind": "native"},
             {"name": "t", "kind": "sql", "sql": "select 1", "input": "o", "params": {"min": "float64"}, "timeout_ms": 250}]}"#;
         let manifest = Manifest::parse(Path::new("x/m.json"), text.as_bytes()).unwrap();
-        assert_eq!(manifest.tables["r"].as_deref(), Some(Path::new("x/d/r.csv")));
+        assert_eq!(manifest.tables["r"], TableSource::Loaded("x/d/r.csv".into()));
+        assert_eq!(manifest.tables["big"], TableSource::OnDisk("x/big".into()));
         assert_eq!(manifest.exports[1].input.list(), ["o"]);
         assert_eq!(manifest.exports[1].timeout(), Some(Duration::from_millis(250)));
         assert_eq!(manifest.hash, Some(fnv1a(text.as_bytes())));
@@ -322,6 +338,10 @@ mod tests {
             (
                 export(r#"{"name": "a", "kind": "native"}, {"name": "a", "kind": "native"}"#),
                 &["\"a\"", "name", "another"],
+            ),
+            (
+                r#"{"abi_version": 1, "tables": {"t": {"put": true, "resident": false}}}"#.to_owned(),
+                &["\"t\"", "resident"],
             ),
             (export(r#"{"kind": "native"}"#), &["exports[0]", "name"]),
         ] {

@@ -19,8 +19,9 @@ use crate::adoption::Predecessor;
 use crate::arguments::{Arena, Arguments, Handed};
 use crate::dispatch::Dispatcher;
 use crate::entries::{self, Registry};
-use crate::manifest::Manifest;
-use crate::sql::{SqlEngine, SqlLimits};
+use crate::manifest::{Manifest, TableSource};
+use crate::spill::SpillFolder;
+use crate::sql::{Spill, SqlEngine, SqlLimits};
 
 /// How long running requests may take to finish after the worker was told to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,17 +41,30 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let threads = arguments.threads.map_or_else(cores, usize::from);
 
     let manifest = Manifest::find(arguments.exports.as_deref())?;
-    let sql = SqlEngine::new(SqlLimits { threads, ..SqlLimits::default() })?;
-    for (name, path) in &manifest.tables {
-        let Some(path) = path else {
-            sql.catalog().expect(name);
-            continue;
+    let spill = spill_folder(arguments)?;
+    let sql = SqlEngine::new(SqlLimits {
+        threads,
+        memory_bytes: usize::try_from(arguments.sql_memory).unwrap_or(usize::MAX),
+        spill: spill.as_ref().map(|folder| Spill { folder: folder.path().to_owned(), bytes: arguments.spill }),
+        ..SqlLimits::default()
+    })?;
+    for (name, source) in &manifest.tables {
+        let loaded = match source {
+            TableSource::Put => {
+                sql.catalog().expect(name);
+                continue;
+            }
+            TableSource::Loaded(path) => sql.load_table(name, path),
+            TableSource::OnDisk(path) => sql.attach_table(name, path),
         };
-        let loaded = sql.load_table(name, path).map_err(|what| match &manifest.file {
+        let loaded = loaded.map_err(|what| match &manifest.file {
             Some(file) => format!("manifest {}: {what}", file.display()),
             None => what,
         })?;
-        info!(table = name, rows = loaded.data.rows, bytes = loaded.data.bytes(), "table loaded");
+        match &loaded.data.disk {
+            Some(disk) => info!(table = name, rows = disk.rows, bytes = disk.bytes, "table stays on disk"),
+            None => info!(table = name, rows = loaded.data.rows, bytes = loaded.data.bytes(), "table loaded"),
+        }
     }
     entries::serves(&manifest);
     let registry = Registry::build(&manifest, &sql, !arguments.no_adhoc_sql)?;
@@ -136,7 +150,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     info!("molt_worker stops");
     drop(dispatcher);
     drop(poller);
+    drop(spill);
     Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED_LATER) })
+}
+
+/// Where SQL may spill to. A default place that cannot be used costs the spilling; one that somebody named, the start.
+fn spill_folder(arguments: &Arguments) -> Result<Option<SpillFolder>, String> {
+    if arguments.spill == 0 {
+        return Ok(None);
+    }
+    match &arguments.spill_dir {
+        Some(base) => SpillFolder::make(base).map(Some).map_err(|what| format!("--spill-dir: {what}")),
+        None => Ok(SpillFolder::make(&std::env::temp_dir())
+            .inspect_err(|what| warn!("SQL that needs more than --sql-memory fails, because it cannot spill: {what}"))
+            .ok()),
+    }
 }
 
 /// Which names this start may take.

@@ -25,7 +25,7 @@ fn without_a_flag_it_serves_the_built_in_entries_in_a_folder_of_the_user() {
     assert_eq!(object.permissions().mode() & 0o777, 0o600);
 
     let entries: Vec<String> = worker.report().entries.into_iter().map(|entry| entry.name).collect();
-    let tables = ["molt.put", "molt.table", "molt.tables", "molt.drop", "molt.load", "molt.handover"];
+    let tables = ["molt.put", "molt.table", "molt.tables", "molt.drop", "molt.load", "molt.loads", "molt.handover"];
     assert_eq!(entries, [&["echo", "health", "compute"], &tables[..], &["molt.query"]].concat());
     assert_eq!(health(&worker.client())["status"], "ok");
 }

@@ -20,7 +20,7 @@ from .errors import (
     MoltUnknownEntry,
     MoltWorkerLost,
 )
-from .resident import TableInfo
+from .resident import LoadProgress, TableInfo
 
 # Importing typing takes longer than all the rest of molt_accel: what a plain call needs leaves it to type checkers,
 # which take this name for true.
@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Client",
+    "LoadProgress",
     "MoltBusy",
     "MoltCancelled",
     "MoltClosed",

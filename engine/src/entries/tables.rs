@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::body;
 use crate::failure::Failure;
-use crate::sql::{SqlEngine, TableData, Version, read_file};
+use crate::sql::{LoadError, Loading, RunContext, SqlEngine, Stopped, TableData, Version, read_file};
 
 use super::{Output, Run};
 
@@ -32,13 +32,22 @@ pub enum TableEntry {
     Drop,
     /// Publishes a file.
     Load,
+    /// Lists the files that are being loaded.
+    Loads,
     /// Lists what there is, to a successor that has it from now on.
     Handover,
 }
 
 /// Every one.
-pub const ALL: [TableEntry; 6] =
-    [TableEntry::Put, TableEntry::Table, TableEntry::Tables, TableEntry::Drop, TableEntry::Load, TableEntry::Handover];
+pub const ALL: [TableEntry; 7] = [
+    TableEntry::Put,
+    TableEntry::Table,
+    TableEntry::Tables,
+    TableEntry::Drop,
+    TableEntry::Load,
+    TableEntry::Loads,
+    TableEntry::Handover,
+];
 
 impl TableEntry {
     /// What clients call it by.
@@ -49,6 +58,7 @@ impl TableEntry {
             Self::Tables => "molt.tables",
             Self::Drop => "molt.drop",
             Self::Load => "molt.load",
+            Self::Loads => "molt.loads",
             Self::Handover => "molt.handover",
         }
     }
@@ -74,6 +84,7 @@ impl TableEntry {
             Self::Tables => packed(&engine.catalog().list()),
             Self::Drop => packed(&engine.catalog().drop_table(&name_of(run)?)),
             Self::Load => load(engine, run),
+            Self::Loads => packed(&engine.catalog().loads.list()),
             Self::Handover => match engine.catalog().hand_over() {
                 Ok(listed) => packed(&listed),
                 Err(changing) => {
@@ -153,8 +164,15 @@ fn publish(
 
 fn table(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Output, Failure> {
     let name = name_of(run)?;
-    match engine.catalog().version(&name).and_then(|version| version.resident) {
-        Some(resident) => Ok(Output::Resident(resident)),
+    match engine.catalog().version(&name) {
+        Some(Version { resident: Some(resident), .. }) => Ok(Output::Resident(resident)),
+        Some(_) => {
+            let text = format!(
+                "table \"{name}\" stays on disk and has no bytes in shared memory; hint: query it, or client.load() it as \
+                 resident"
+            );
+            Err(Failure { status: Some(409), ..Failure::invalid(text) })
+        }
         None => {
             let names = engine.catalog().names();
             let there = if names.is_empty() { "no table at all".into() } else { names.join(", ") };
@@ -166,7 +184,27 @@ fn table(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Output, Failure> {
 
 fn load(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Output, Failure> {
     let (name, path) = (name_of(run)?, PathBuf::from(text(run, "path")?));
-    let (schema, batches) = read_file(&name, &path).map_err(Failure::invalid)?;
+    let mut params = body::params(run.request)?;
+    if let Some(Value::Bool(false)) = params.remove("resident") {
+        let version = engine.catalog().attach(&name, &path).map_err(Failure::invalid)?;
+        return packed(&version.listed(&name));
+    }
+    let ticket = params.remove("ticket").and_then(|ticket| ticket.as_str().map(str::to_owned)).unwrap_or_default();
+    let context = RunContext { deadline: Some(run.deadline), cancel: run.cancel.clone() };
+    let loading = Loading::new(&name, &path, &ticket, context);
+    engine.catalog().loads.add(&loading);
+    let (schema, batches) = read_file(&name, &path, &loading).map_err(|error| match error {
+        LoadError::Unreadable(reason) => Failure::invalid(reason),
+        LoadError::Stopped(stopped) => {
+            let now = loading.progress();
+            let text = format!(
+                "table \"{name}\": {stopped} after {} rows, {} of {} bytes; nothing was changed",
+                now.rows, now.bytes, now.total_bytes
+            );
+            Failure::new(if stopped == Stopped::Cancelled { Outcome::Cancelled } else { Outcome::Timeout }, text)
+        }
+    })?;
+    loading.place();
     let resident =
         run.request.host().make_resident(&schema, batches.into_iter().map(Ok)).map_err(|error| match error {
             NotResident::NoRoom(full) => no_room(format!("table \"{name}\": {full}")),

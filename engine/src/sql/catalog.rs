@@ -1,27 +1,20 @@
 //! Tables that the worker itself holds: loaded from files or put by clients, usable by name in every statement.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufReader, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
-use arrow_array::{RecordBatch, RecordBatchReader};
-use arrow_schema::{ArrowError, Field, SchemaRef};
-use datafusion::arrow::csv;
-use datafusion::arrow::json;
-use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow_schema::Field;
 use molt_ipc_shm::worker::{Host, Resident};
 use serde::{Deserialize, Serialize};
 
+use super::disk::DiskTable;
+use super::files::{LoadError, read_file};
+use super::loading::{Loading, Loads};
 use super::scan::TableData;
-
-/// Rows read from the start of a CSV or JSON file to find its columns' types.
-const INFERENCE_ROWS: usize = 10_000;
-/// Rows per batch.
-const BATCH_ROWS: usize = 64 * 1024;
+use super::stop::RunContext;
 
 /// One version of a table: immutable, and there for as long as anybody reads it.
 #[derive(Debug, Clone)]
@@ -29,7 +22,7 @@ pub struct Version {
     /// Counts up with every table that is put or loaded, whatever its name.
     pub number: u64,
     pub data: Arc<TableData>,
-    /// Where it lies in the arena; `None` until the worker has one.
+    /// Where it lies in the arena; `None` until the worker has one, and for a table that stays on disk.
     pub resident: Option<Arc<Resident>>,
     /// The file that it was loaded from; `None`: a client put it, and a restart loses it.
     pub source: Option<PathBuf>,
@@ -53,7 +46,7 @@ pub struct Listed {
     pub name: String,
     pub version: u64,
     pub rows: usize,
-    /// Bytes in the arena.
+    /// Bytes in the arena; of a table that stays on disk, of its files.
     pub bytes: u64,
     /// Column names with their Arrow types; none for a version that is on its way out.
     pub schema: Vec<(String, String)>,
@@ -65,6 +58,14 @@ pub struct Listed {
     /// Seconds since its rows were published. (Of a former worker that does not say: since it is here.)
     #[serde(default)]
     pub age_s: f64,
+    /// It lies in the arena. Not: its files are read by each statement that names it.
+    #[serde(default = "resident")]
+    pub resident: bool,
+}
+
+/// A worker that does not say so knows no others.
+fn resident() -> bool {
+    true
 }
 
 /// Named tables. Each is immutable: replacing one leaves the old rows to the runs that began with them.
@@ -75,6 +76,8 @@ pub struct Catalog {
     /// Names that the manifest declares without a file: a client puts them.
     expected: RwLock<BTreeSet<String>>,
     last: AtomicU64,
+    /// Files that are on their way into tables.
+    pub loads: Loads,
     /// A successor has the tables, or is about to copy the last of them: no change begins any more.
     handed_over: AtomicBool,
     /// Changes that are under way.
@@ -131,14 +134,14 @@ impl Catalog {
     }
 
     /// Adds a table of the former worker, with the version that it had there. Later ones get higher numbers.
-    pub fn adopt(&self, listed: &Listed, data: TableData, resident: Arc<Resident>) {
+    pub fn adopt(&self, listed: &Listed, data: TableData, resident: Option<Arc<Resident>>) {
         let mut tables = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.last.fetch_max(listed.version, Ordering::Relaxed);
         let (number, source) = (listed.version, listed.source.clone());
         let now = Instant::now();
         let age = Duration::try_from_secs_f64(listed.age_s).unwrap_or_default();
         let since = now.checked_sub(age).unwrap_or(now);
-        let version = Version { number, data: Arc::new(data), resident: Some(resident), source, since };
+        let version = Version { number, data: Arc::new(data), resident, source, since };
         let former = tables.insert(listed.name.clone(), version);
         drop(tables);
         former.into_iter().for_each(|version| self.retire(&listed.name, version));
@@ -162,16 +165,23 @@ impl Catalog {
         version
     }
 
-    /// Bytes of all tables in use.
+    /// Bytes of memory of all tables in use.
     pub fn bytes(&self) -> u64 {
-        self.tables().values().map(|version| version.data.bytes() as u64).sum()
+        self.tables()
+            .values()
+            .filter(|version| version.data.disk.is_none())
+            .map(|version| version.data.bytes() as u64)
+            .sum()
     }
 
     /// Moves the tables that were loaded before there was an arena into it. The message of a failure names the table.
     pub fn move_into(&self, host: &Host) -> Result<(), String> {
         let loaded: Vec<(String, Version)> =
             self.tables().iter().map(|(name, version)| (name.clone(), version.clone())).collect();
-        for (name, version) in loaded.into_iter().filter(|(_, version)| version.resident.is_none()) {
+        for (name, version) in loaded {
+            if version.resident.is_some() || version.data.disk.is_some() {
+                continue;
+            }
             let said = |what: String| format!("table \"{name}\": {what}");
             let batches = version.data.batches.iter().cloned().map(Ok);
             let resident =
@@ -215,6 +225,7 @@ impl Catalog {
                 source: None,
                 retired: true,
                 age_s: old.since.elapsed().as_secs_f64(),
+                resident: true,
             })
         }));
         listed.sort_by(|one, other| {
@@ -225,9 +236,21 @@ impl Catalog {
 
     /// Reads a file whole into a table. Its extension says what it is.
     pub fn load(&self, name: &str, path: &Path) -> Result<Version, String> {
-        let (schema, batches) = read_file(name, path)?;
+        let loading = Loading::new(name, path, "", RunContext::default());
+        self.loads.add(&loading);
+        let (schema, batches) = read_file(name, path, &loading).map_err(|error| match error {
+            LoadError::Unreadable(reason) => reason,
+            LoadError::Stopped(stopped) => format!("table \"{name}\": {stopped}"),
+        })?;
         let data = TableData::new(schema, batches).map_err(|reason| format!("table \"{name}\": {reason}"))?;
         Ok(self.put(name, data, None, Some(path.to_owned())))
+    }
+
+    /// Names Parquet files, which stay where they are.
+    pub fn attach(&self, name: &str, path: &Path) -> Result<Version, String> {
+        let disk = DiskTable::open(path)
+            .map_err(|reason| format!("table \"{name}\": cannot use {}: {reason}", path.display()))?;
+        Ok(self.put(name, TableData::on_disk(disk), None, Some(path.to_owned())))
     }
 }
 
@@ -249,87 +272,28 @@ impl Version {
             name: name.to_owned(),
             version: self.number,
             rows: self.data.rows,
-            bytes: self.resident.as_ref().map_or(self.data.bytes() as u64, |resident| resident.bytes()),
+            bytes: match (&self.resident, &self.data.disk) {
+                (Some(resident), _) => resident.bytes(),
+                (None, Some(disk)) => disk.bytes,
+                (None, None) => self.data.bytes() as u64,
+            },
             schema: self.data.schema.fields().iter().map(column).collect(),
             readers: self.resident.as_ref().map(|resident| resident.readers()).unwrap_or_default(),
             source: self.source.clone(),
             retired: false,
             age_s: self.since.elapsed().as_secs_f64(),
+            resident: self.data.disk.is_none(),
         }
     }
-}
-
-/// Reads a file whole. Its extension says what it is.
-pub fn read_file(name: &str, path: &Path) -> Result<Contents, String> {
-    read(path).map_err(|reason| format!("table \"{name}\": cannot load {}: {reason}", path.display()))
-}
-
-/// A file's columns and rows.
-pub type Contents = (SchemaRef, Vec<RecordBatch>);
-
-fn read(path: &Path) -> Result<Contents, String> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let reader: fn(File) -> Result<Contents, ArrowError> = match extension.as_str() {
-        "csv" => read_csv,
-        "parquet" => read_parquet,
-        "json" | "jsonl" | "ndjson" => read_json_lines,
-        "arrow" | "ipc" | "feather" => read_arrow,
-        _ => {
-            return Err(format!(
-                "unknown extension \"{extension}\"; known are csv, parquet, json, jsonl, ndjson, arrow, ipc, feather"
-            ));
-        }
-    };
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    reader(file).map_err(|error| error.to_string())
-}
-
-fn read_csv(mut file: File) -> Result<Contents, ArrowError> {
-    let format = csv::reader::Format::default().with_header(true);
-    let (schema, _) = format.infer_schema(&mut file, Some(INFERENCE_ROWS))?;
-    file.rewind()?;
-    let reader =
-        csv::ReaderBuilder::new(Arc::new(schema)).with_format(format).with_batch_size(BATCH_ROWS).build(file)?;
-    collect(reader)
-}
-
-fn read_json_lines(file: File) -> Result<Contents, ArrowError> {
-    let mut file = BufReader::new(file);
-    let (schema, _) = json::reader::infer_json_schema_from_seekable(&mut file, Some(INFERENCE_ROWS))?;
-    let reader = json::ReaderBuilder::new(Arc::new(schema)).with_batch_size(BATCH_ROWS).build(file)?;
-    collect(reader)
-}
-
-fn read_parquet(file: File) -> Result<Contents, ArrowError> {
-    collect(ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()?)
-}
-
-/// An Arrow file, or, as the same extensions are used for both, a stream.
-fn read_arrow(mut file: File) -> Result<Contents, ArrowError> {
-    match arrow_ipc::reader::FileReader::try_new(&mut file, None) {
-        Ok(reader) => collect(reader),
-        Err(not_a_file) => {
-            file.rewind()?;
-            match arrow_ipc::reader::StreamReader::try_new(BufReader::new(file), None) {
-                Ok(reader) => collect(reader),
-                Err(_) => Err(not_a_file),
-            }
-        }
-    }
-}
-
-fn collect(reader: impl RecordBatchReader) -> Result<Contents, ArrowError> {
-    let schema = reader.schema();
-    let batches = reader.collect::<Result<Vec<RecordBatch>, ArrowError>>()?;
-    Ok((schema, batches))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
     use std::path::PathBuf;
 
-    use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 
     use super::*;
 
@@ -393,6 +357,18 @@ mod tests {
             assert_eq!(data.batches[0].columns(), batch.columns(), "{file}");
         }
         assert_eq!(catalog.names(), ["t"]);
+        // A folder is its Parquet files, one after the other; hidden ones are no part of it.
+        std::fs::create_dir_all(folder.0.join("parts/more")).unwrap();
+        for part in ["parts/b.parquet", "parts/more/a.parquet", "parts/_notes.parquet", "parts/.c.parquet"] {
+            folder.file(part, &parquet);
+        }
+        let loaded = catalog.load("parts", &folder.0.join("parts")).unwrap();
+        assert_eq!((loaded.data.rows, loaded.data.batches.len()), (6, 2));
+        let attached = catalog.attach("parts", &folder.0.join("parts")).unwrap();
+        assert_eq!((attached.data.rows, attached.data.batches.len()), (6, 0));
+        let listed = catalog.list();
+        assert!(listed[0].name == "parts" && !listed[0].resident && listed[0].bytes == 2 * parquet.len() as u64);
+        assert!(listed[1].resident);
     }
 
     #[test]
@@ -411,9 +387,11 @@ mod tests {
     #[test]
     fn an_error_names_table_and_file() {
         let folder = Folder::new("errors");
+        std::fs::create_dir(folder.0.join("empty")).unwrap();
         let catalog = Catalog::default();
         for (path, expected) in [
             (folder.0.join("missing.csv"), "No such file"),
+            (folder.0.join("empty"), "no .parquet file"),
             (folder.file("t.xlsx", b""), "unknown extension \"xlsx\""),
             (folder.file("t.parquet", b"not parquet"), ""),
             (folder.file("t.arrow", b"not arrow at all"), ""),

@@ -150,6 +150,11 @@ impl SqlEngine {
         self.shared.catalog.load(name, path)
     }
 
+    /// Names Parquet files that stay on disk as such a table.
+    pub fn attach_table(&self, name: &str, path: &Path) -> Result<Version, String> {
+        self.shared.catalog.attach(name, path)
+    }
+
     /// The tables that the worker itself holds.
     pub fn catalog(&self) -> &Catalog {
         &self.shared.catalog
@@ -207,10 +212,10 @@ impl SqlEngine {
 
         let prepared = shared.once.of(&given);
         let schemas = schemas_of(&given);
-        let statement = Said { who: WHO, sql, tables: &schemas };
+        let statement = Said { who: WHO, sql, tables: &schemas, memory: shared.memory.bytes };
         let planned = |error: DataFusionError| failure(&statement, &error);
         shared.planner_runs.fetch_add(1, Ordering::Relaxed);
-        let plan = logical(&prepared.state, &checked, &schemas, &BTreeMap::new()).map_err(planned)?;
+        let plan = logical(&prepared.state, &checked, &given, &BTreeMap::new()).map_err(planned)?;
         let plan = with_values(plan, &run_values(&values)).map_err(planned)?;
         let plan = prepared.state.optimize(&plan).map_err(planned)?;
         let facts = shared.facts(&given, true);

@@ -126,7 +126,7 @@ impl SqlEntry {
             return Err(Failure { status: Some(409), ..Failure::invalid(text) });
         }
         let schemas = schemas_of(&tables);
-        let statement = Said { who: &self.who, sql: &self.spec.sql, tables: &schemas };
+        let statement = Said { who: &self.who, sql: &self.spec.sql, tables: &schemas, memory: shared.memory.bytes };
         let wrong = |error: DataFusionError| failure(&statement, &error);
 
         let prepared = shared.kept.of(&tables);
@@ -207,11 +207,10 @@ impl SqlEntry {
         let types: BTreeMap<String, DataType> =
             self.spec.params.iter().map(|(name, kind)| (name.clone(), kind.data_type())).collect();
         let state = &shared.kept.of(tables).state;
-        let plan = logical(state, &self.checked, &schemas_of(tables), &types)?;
+        let plan = logical(state, &self.checked, tables, &types)?;
         let facts = shared.facts(tables, false);
-        let form = Arc::new(shared.runtime.block_on(Form::new(state, plan, tables, facts))?);
-        self.plans.keep(Arc::clone(&form));
-        Ok(form)
+        let form = shared.runtime.block_on(Form::new(state, plan, tables, facts))?;
+        Ok(self.plans.keep(form, tables))
     }
 
     /// Finds what is wrong with the statement before a request does, where its columns are known.
@@ -229,7 +228,12 @@ impl SqlEntry {
         match self.plan_form(&tables) {
             Ok(_) => Ok(()),
             Err(error) => {
-                let statement = Said { who: &self.who, sql: &self.spec.sql, tables: &schemas_of(&tables) };
+                let statement = Said {
+                    who: &self.who,
+                    sql: &self.spec.sql,
+                    tables: &schemas_of(&tables),
+                    memory: self.shared.memory.bytes,
+                };
                 Err(message(&statement, &error))
             }
         }

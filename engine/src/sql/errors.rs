@@ -23,11 +23,19 @@ pub struct Said<'a> {
     pub sql: &'a str,
     /// What it could read.
     pub tables: &'a BTreeMap<String, SchemaRef>,
+    /// Bytes of memory that it shares with all others.
+    pub memory: usize,
 }
 
 /// The failure of a request whose statement could not be planned or did not run to its end.
 pub fn failure(said: &Said<'_>, error: &DataFusionError) -> Failure {
     let (who, text) = (said.who, message(said, error));
+    if let Some((what, _)) =
+        text.split_once(" Please try increasing the config: `datafusion.runtime.max_temp_directory_size`")
+    {
+        let hint = "hint: select fewer rows or columns, or give the worker more (--spill)";
+        return limit_failure(format!("{who}: {what}; {hint}"), json!({"limit": "spill"}));
+    }
     let outcome = match error.find_root() {
         DataFusionError::External(source) => return external(who, source.as_ref(), &text),
         DataFusionError::ArrowError(source, _) => match &**source {
@@ -44,10 +52,11 @@ pub fn failure(said: &Said<'_>, error: &DataFusionError) -> Failure {
         DataFusionError::ResourcesExhausted(_) => {
             return limit_failure(
                 format!(
-                    "{who}: the memory for SQL is used up: {text}; hint: select fewer rows or columns, or give the worker \
-                     more (--sql-memory, --spill)"
+                    "{who}: the memory for SQL is used up, {} bytes for all that runs: {text}; hint: select fewer rows or \
+                     columns, or give the worker more (--sql-memory, --spill)",
+                    said.memory
                 ),
-                json!({"limit": "memory"}),
+                json!({"limit": "memory", "most": said.memory}),
             );
         }
         _ => Outcome::Internal,
@@ -190,6 +199,7 @@ fn first_line(text: &str) -> String {
         "This feature is not implemented: ",
         "Resources exhausted: ",
         "Internal error: ",
+        "Io error: ",
     ];
     let line = prefixes.iter().fold(line, |line, prefix| line.strip_prefix(prefix).unwrap_or(line));
     line.split_whitespace().collect::<Vec<_>>().join(" ")

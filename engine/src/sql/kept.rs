@@ -45,11 +45,17 @@ impl KeptPlans {
         Some(Arc::clone(&forms[0]))
     }
 
-    /// Keeps a form; the one unused for longest may go.
-    pub fn keep(&self, form: Arc<Form>) {
+    /// Keeps a form made for tables like these, and gives the one to use; the one unused for longest may go. Where another
+    /// thread was quicker that is its form: plans are made once.
+    pub fn keep(&self, form: Form, tables: &Tables) -> Arc<Form> {
         let mut forms = self.forms.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        forms.insert(0, form);
+        if let Some(known) = forms.iter().find(|known| known.fits(tables)) {
+            return Arc::clone(known);
+        }
+        let form = Arc::new(form);
+        forms.insert(0, Arc::clone(&form));
         forms.truncate(MAX_FORMS);
+        form
     }
 }
 

@@ -5,14 +5,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{
-    FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+    GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
@@ -75,11 +75,104 @@ impl Memory {
     }
 }
 
-/// Where operators can spill, each that can gets its share, so that one alone cannot keep the others from working.
 fn pool(bytes: usize, spills: bool) -> Arc<dyn MemoryPool> {
     match spills {
-        true => Arc::new(FairSpillPool::new(bytes)),
+        true => Arc::new(SpillPool { bytes, taken: Mutex::default() }),
         false => Arc::new(GreedyMemoryPool::new(bytes)),
+    }
+}
+
+/// A pool whose operators can spill, or some of them: each that can gets an equal share of one half, so that one alone
+/// cannot keep the others from working; what cannot spill (joins, what merges the files) has the rest.
+#[derive(Debug)]
+struct SpillPool {
+    bytes: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// Operators that can spill.
+    spillers: usize,
+    spillable: usize,
+    fixed: usize,
+}
+
+impl SpillPool {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl fmt::Display for SpillPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes)
+    }
+}
+
+impl MemoryPool for SpillPool {
+    fn name(&self) -> &str {
+        "spill"
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        self.taken().spillers += usize::from(consumer.can_spill());
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.taken().spillers -= usize::from(consumer.can_spill());
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        let mut taken = self.taken();
+        match reservation.consumer().can_spill() {
+            true => taken.spillable += additional,
+            false => taken.fixed += additional,
+        }
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        let mut taken = self.taken();
+        match reservation.consumer().can_spill() {
+            true => taken.spillable = taken.spillable.saturating_sub(shrink),
+            false => taken.fixed = taken.fixed.saturating_sub(shrink),
+        }
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> DfResult<()> {
+        let mut taken = self.taken();
+        let (consumer, has) = (reservation.consumer(), reservation.size());
+        let free = self.bytes.saturating_sub(taken.spillable + taken.fixed);
+        let left = match consumer.can_spill() {
+            true => {
+                let shared = (self.bytes / 2).saturating_sub(taken.fixed.saturating_sub(self.bytes / 2));
+                (shared / taken.spillers.max(1)).saturating_sub(has).min(free)
+            }
+            // What merges spilled files takes all that it can get: who has much leaves a quarter to those that have little.
+            false if has >= self.bytes / 4 => free.saturating_sub(self.bytes / 4),
+            false => free,
+        };
+        if additional > left {
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "{} has {has} bytes and asks for {additional} more; {left} are left for it of {}",
+                consumer.name(),
+                self.bytes
+            )));
+        }
+        match consumer.can_spill() {
+            true => taken.spillable += additional,
+            false => taken.fixed += additional,
+        }
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        let taken = self.taken();
+        taken.spillable + taken.fixed
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.bytes)
     }
 }
 
@@ -130,7 +223,7 @@ impl MemoryPool for RunPool {
         self.shared.shrink(reservation, shrink);
     }
 
-    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<(), DataFusionError> {
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> DfResult<()> {
         self.own
             .try_grow(reservation, additional)
             .inspect_err(|_| self.refused.store(additional, Ordering::Relaxed))?;

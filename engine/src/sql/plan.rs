@@ -18,7 +18,8 @@ use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, Values, WindowUDF,
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown,
+    TableSource, Values, WindowUDF,
 };
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
@@ -28,9 +29,10 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 
 use super::check::Checked;
+use super::decimals;
 use super::memory::Memory;
 use super::params::{ParamCell, ParamFunction, ParamValues};
-use super::scan::{SlotTable, TableFacts, TableSlot, Tables};
+use super::scan::{SlotTable, TableFacts, TableSlot, Tables, own_slices_for_sorts};
 use super::stop::{RunContext, StopCell, make_joins_stoppable};
 
 /// Most nodes of a logical plan: WITH queries are in place of their names by then.
@@ -73,14 +75,17 @@ pub fn session(memory: &Memory, partitions: usize, passes: usize) -> SessionStat
 pub fn logical(
     state: &SessionState,
     checked: &Checked,
-    tables: &BTreeMap<String, SchemaRef>,
+    tables: &Tables,
     types: &BTreeMap<String, DataType>,
 ) -> DfResult<LogicalPlan> {
     let names = Names {
         state,
         tables: tables
             .iter()
-            .map(|(name, schema)| (name.clone(), Arc::new(NamedTable(Arc::clone(schema))) as _))
+            .map(|(name, data)| {
+                let table = NamedTable { schema: Arc::clone(&data.schema), on_disk: data.disk.is_some() };
+                (name.clone(), Arc::new(table) as _)
+            })
             .collect(),
     };
     let options = &state.config().options().sql_parser;
@@ -94,7 +99,7 @@ pub fn logical(
     // The tree of the statement was searched already; this looks at what became of it.
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false).verify_plan(&plan)?;
     check_nodes(&plan)?;
-    rewrite(plan, &|expr| match expr {
+    let plan = rewrite(plan, &|expr| match expr {
         Expr::Placeholder(Placeholder { id, field }) => {
             let field = match types.get(id.trim_start_matches('$')) {
                 Some(kind) => Some(Arc::new(Field::new("", kind.clone(), true))),
@@ -112,7 +117,8 @@ pub fn logical(
             }
         }
         other => Ok(Transformed::no(other)),
-    })
+    })?;
+    decimals::widened(plan)
 }
 
 /// `values` and the clock, by the identifiers that open parameters have in a logical plan.
@@ -189,7 +195,7 @@ impl PlanCopy {
             other => Ok(Transformed::no(other)),
         })?;
         let plan = DefaultPhysicalPlanner::default().create_physical_plan(&optimised, state).await?;
-        let plan = make_joins_stoppable(plan, &stop)?;
+        let plan = own_slices_for_sorts(make_joins_stoppable(plan, &stop)?)?;
         let params = params.into_inner();
         if let Some((id, _)) = params.iter().find(|(_, cell)| cell.was_asked_while_empty()) {
             return plan_err!("the value of parameter {id} is part of the plan");
@@ -265,11 +271,36 @@ fn check_nodes(plan: &LogicalPlan) -> DfResult<()> {
 
 /// A table known by its columns alone: what the logical plan needs.
 #[derive(Debug)]
-struct NamedTable(SchemaRef);
+struct NamedTable {
+    schema: SchemaRef,
+    on_disk: bool,
+}
 
 impl TableSource for NamedTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.0)
+        Arc::clone(&self.schema)
+    }
+
+    /// A scan of files reads less where it knows the conditions; the rows that it gives are filtered all the same.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let helps = |filter: &Expr| {
+            let queries = |expr: &Expr| {
+                Ok(matches!(
+                    expr,
+                    Expr::ScalarSubquery(_)
+                        | Expr::InSubquery(_)
+                        | Expr::Exists(_)
+                        | Expr::SetComparison(_)
+                        | Expr::OuterReferenceColumn(..)
+                ))
+            };
+            self.on_disk && !filter.is_volatile() && !filter.exists(queries).unwrap_or(true)
+        };
+        let answer = |helps| match helps {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(|filter| answer(helps(filter))).collect())
     }
 }
 

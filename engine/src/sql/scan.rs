@@ -9,21 +9,33 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
+use datafusion::arrow::array::{MutableArrayData, make_array};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, DataFusionError, Result as DfResult, Statistics};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, Result as DfResult, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::coop::cooperative;
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, create_physical_expr};
+use datafusion::physical_plan::coop::{CooperativeExec, cooperative};
+use datafusion::physical_plan::execution_plan::{
+    Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, SchedulingType,
+};
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 
+use super::disk::{DiskScan, DiskTable};
 use super::stop::StopCell;
 
 /// Rows of one table, as given: buffers may point into shared memory.
@@ -31,11 +43,19 @@ use super::stop::StopCell;
 pub struct TableData {
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
-    /// Sum of the batches' rows.
+    /// Sum of the batches' rows; of a table on disk, of its files'.
     pub rows: usize,
+    /// Where the rows are read from when there are no batches in memory.
+    pub disk: Option<Arc<DiskTable>>,
 }
 
 impl TableData {
+    /// A table whose rows stay where they are.
+    pub fn on_disk(disk: DiskTable) -> Self {
+        let (schema, rows) = (Arc::clone(disk.schema()), disk.rows);
+        Self { schema, batches: Vec::new(), rows, disk: Some(Arc::new(disk)) }
+    }
+
     /// Counts the rows; copies nothing. Fails where a batch has not the columns of `schema`.
     pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> Result<Self, String> {
         for (index, batch) in batches.iter().enumerate() {
@@ -50,11 +70,14 @@ impl TableData {
             }
         }
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
-        Ok(Self { schema, batches, rows })
+        Ok(Self { schema, batches, rows, disk: None })
     }
 
-    /// Bytes of the column buffers, each counted as large as it was allocated.
+    /// Bytes of the column buffers, each counted as large as it was allocated; on disk, as large as they will be.
     pub fn bytes(&self) -> usize {
+        if let Some(disk) = &self.disk {
+            return disk.decoded_bytes;
+        }
         self.batches.iter().map(RecordBatch::get_array_memory_size).sum()
     }
 }
@@ -93,9 +116,14 @@ impl TableFacts {
     /// Facts about `data`. In a plan that is kept they are estimates (`exact` false): an exact row count would be folded
     /// into the plan as the answer of `count(*)`.
     pub fn of(data: &TableData, partitions: usize, exact: bool) -> Self {
+        // Files may be others by the time that they are read.
+        let exact = exact && data.disk.is_none();
         let precision = |value| if exact { Precision::Exact(value) } else { Precision::Inexact(value) };
         let column_statistics = (0..data.schema.fields().len())
             .map(|column| {
+                if data.disk.is_some() {
+                    return ColumnStatistics::new_unknown();
+                }
                 let nulls = data.batches.iter().map(|batch| batch.column(column).logical_null_count()).sum();
                 ColumnStatistics { null_count: precision(nulls), ..ColumnStatistics::new_unknown() }
             })
@@ -134,7 +162,7 @@ impl TableProvider for SlotTable {
         &'a self,
         _state: &'b dyn Session,
         projection: Option<&'c Vec<usize>>,
-        _filters: &'d [Expr],
+        filters: &'d [Expr],
         _limit: Option<usize>,
     ) -> Pin<Box<dyn Future<Output = DfResult<Arc<dyn ExecutionPlan>>> + Send + 'e>>
     where
@@ -144,7 +172,8 @@ impl TableProvider for SlotTable {
         'd: 'e,
         Self: 'e,
     {
-        let scan = SlotScan::new(self, projection.cloned()).map(|scan| Arc::new(scan) as Arc<dyn ExecutionPlan>);
+        let scan =
+            SlotScan::new(self, projection.cloned(), filters).map(|scan| Arc::new(scan) as Arc<dyn ExecutionPlan>);
         Box::pin(std::future::ready(scan))
     }
 }
@@ -153,6 +182,10 @@ impl TableProvider for SlotTable {
 #[derive(Debug)]
 pub struct SlotScan {
     projection: Option<Vec<usize>>,
+    /// What the rows that matter fulfil, in terms of the whole table: a table on disk need not read where no such row is.
+    condition: Option<Arc<dyn PhysicalExpr>>,
+    /// Slices are copied: their reader holds many of them, and each would count as large as the batch that it is cut from.
+    own_slices: bool,
     statistics: Arc<Statistics>,
     slot: Arc<TableSlot>,
     stop: Arc<StopCell>,
@@ -160,7 +193,19 @@ pub struct SlotScan {
 }
 
 impl SlotScan {
-    fn new(table: &SlotTable, projection: Option<Vec<usize>>) -> DfResult<Self> {
+    fn new(table: &SlotTable, projection: Option<Vec<usize>>, filters: &[Expr]) -> DfResult<Self> {
+        let condition = match conjunction(filters.iter().cloned()) {
+            Some(filter) => {
+                let columns = DFSchema::try_from(Arc::clone(&table.facts.schema))?;
+                Some(create_physical_expr(
+                    &filter,
+                    &columns,
+                    &ExecutionProps::new(),
+                    &PhysicalPlanningContext::default(),
+                )?)
+            }
+            None => None,
+        };
         let schema = match &projection {
             Some(columns) => Arc::new(table.facts.schema.project(columns)?),
             None => Arc::clone(&table.facts.schema),
@@ -183,12 +228,69 @@ impl SlotScan {
         }
         Ok(Self {
             projection,
+            condition,
+            own_slices: false,
             statistics: Arc::new(statistics),
             slot: Arc::clone(&table.slot),
             stop: Arc::clone(&table.stop),
             properties: Arc::new(properties),
         })
     }
+}
+
+impl SlotScan {
+    /// The same leaf, whose slices have memory of their own.
+    fn with_own_slices(&self) -> Self {
+        Self {
+            projection: self.projection.clone(),
+            condition: self.condition.clone(),
+            own_slices: true,
+            statistics: Arc::clone(&self.statistics),
+            slot: Arc::clone(&self.slot),
+            stop: Arc::clone(&self.stop),
+            properties: Arc::clone(&self.properties),
+        }
+    }
+}
+
+/// Gives sorts slices with memory of their own. A sort counts each of its batches by itself until it spills, and counts a
+/// slice as large as the buffers that it lies in: a table that came as one batch would count as often as it has slices.
+pub fn own_slices_for_sorts(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    plan.transform_down(|node| match node.downcast_ref::<SortExec>() {
+        Some(sort) if sort.fetch().is_none() => {
+            let input = with_own_slices(Arc::clone(sort.input()))?;
+            Ok(Transformed::yes(
+                node.replace_children(vec![input], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?,
+            ))
+        }
+        _ => Ok(Transformed::no(node)),
+    })
+    .data()
+}
+
+/// As far down as rows are only handed on.
+fn with_own_slices(node: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    if let Some(scan) = node.downcast_ref::<SlotScan>() {
+        return Ok(Arc::new(scan.with_own_slices()));
+    }
+    let hands_on = node.is::<ProjectionExec>()
+        || node.is::<FilterExec>()
+        || node.is::<RepartitionExec>()
+        || node.is::<CooperativeExec>()
+        || node.is::<UnionExec>();
+    if !hands_on {
+        return Ok(node);
+    }
+    let children: Vec<_> = node.children().into_iter().cloned().map(with_own_slices).collect::<DfResult<_>>()?;
+    node.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+}
+
+/// A copy that counts as large as it is.
+fn owned(slice: &ArrayRef) -> DfResult<ArrayRef> {
+    let data = slice.to_data();
+    let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+    copy.try_extend(0, 0, data.len())?;
+    Ok(make_array(copy.freeze()))
 }
 
 impl DisplayAs for SlotScan {
@@ -231,6 +333,20 @@ impl ExecutionPlan for SlotScan {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let data = self.slot.get()?;
+        if let Some(disk) = &data.disk {
+            let scan = DiskScan::new(
+                Arc::clone(disk),
+                partition,
+                self.properties.partitioning.partition_count(),
+                self.condition.as_ref(),
+                self.projection.clone(),
+                self.schema(),
+                context.session_config().batch_size(),
+                Arc::clone(&self.stop),
+            )?;
+            let stream = RecordBatchStreamAdapter::new(self.schema(), futures::stream::iter(scan));
+            return Ok(Box::pin(cooperative(stream)));
+        }
         let pieces = Pieces::new(
             data,
             partition,
@@ -238,13 +354,17 @@ impl ExecutionPlan for SlotScan {
             context.session_config().batch_size(),
         );
         let (schema, projection, stop) = (self.schema(), self.projection.clone(), Arc::clone(&self.stop));
+        let own_slices = self.own_slices;
         let labelled = Arc::clone(&schema);
-        let stream = futures::stream::iter(pieces.map(move |piece| {
+        let stream = futures::stream::iter(pieces.map(move |(piece, is_slice)| {
             stop.check()?;
-            let columns = match &projection {
+            let mut columns: Vec<ArrayRef> = match &projection {
                 Some(columns) => columns.iter().map(|column| Arc::clone(piece.column(*column))).collect(),
                 None => piece.columns().to_vec(),
             };
+            if own_slices && is_slice {
+                columns = columns.iter().map(owned).collect::<DfResult<_>>()?;
+            }
             let rows = RecordBatchOptions::new().with_row_count(Some(piece.num_rows()));
             Ok(RecordBatch::try_new_with_options(Arc::clone(&labelled), columns, &rows)?)
         }));
@@ -286,9 +406,10 @@ impl Pieces {
 }
 
 impl Iterator for Pieces {
-    type Item = RecordBatch;
+    /// A piece, and whether it is less than a batch.
+    type Item = (RecordBatch, bool);
 
-    fn next(&mut self) -> Option<RecordBatch> {
+    fn next(&mut self) -> Option<Self::Item> {
         while self.left > 0 {
             let batch = self.data.batches.get(self.batch)?;
             let here = (batch.num_rows() - self.offset).min(self.left);
@@ -298,10 +419,11 @@ impl Iterator for Pieces {
             }
             // A tail shorter than a piece goes along: 10,000 rows are one piece, not 8,192 and a remnant.
             let take = if here <= 2 * self.piece { here } else { self.piece };
-            let slice = if take == batch.num_rows() { batch.clone() } else { batch.slice(self.offset, take) };
+            let is_slice = take < batch.num_rows();
+            let piece = if is_slice { batch.slice(self.offset, take) } else { batch.clone() };
             self.offset += take;
             self.left -= take;
-            return Some(slice);
+            return Some((piece, is_slice));
         }
         None
     }
@@ -309,9 +431,9 @@ impl Iterator for Pieces {
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::Int64Array;
     use arrow_array::cast::AsArray;
     use arrow_array::types::Int64Type;
-    use arrow_array::{ArrayRef, Int64Array};
 
     use super::*;
 
@@ -337,7 +459,7 @@ mod tests {
             for partitions in 1..5 {
                 let mut seen = Vec::new();
                 for partition in 0..partitions {
-                    for piece in Pieces::new(Arc::clone(&data), partition, partitions, 8) {
+                    for (piece, _) in Pieces::new(Arc::clone(&data), partition, partitions, 8) {
                         assert!(piece.num_rows() <= 16 && piece.num_rows() > 0);
                         let values = piece.column(0).as_primitive::<Int64Type>();
                         let start = values.values().as_ptr() as usize;

@@ -13,9 +13,12 @@ use serde_json::{Map, Value, json};
 mod ad_hoc;
 mod answers;
 mod bodies;
+mod decimals;
+mod disk;
 mod entries;
 mod kept;
 mod limits;
+mod spill;
 mod stop;
 
 use super::*;
