@@ -13,7 +13,7 @@ from random import Random
 import pyarrow.parquet as pq
 import pytest
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connections
 from django.test import Client, override_settings
 
@@ -198,6 +198,14 @@ def test_another_number_of_lines_is_made_anew(tmp_path: Path, django_db_blocker,
                     cents = int(sum(pq.read_table(files.lines_path())["net"].to_pylist()) * 100)
                     assert cursor.fetchone() == (lines, cents)
     assert "100 %" in capsys.readouterr().out
+
+
+def test_without_a_worker_nothing_can_be_loaded(data: Path) -> None:
+    with (
+        override_settings(MOLT={**settings.MOLT, "SHM": "/molt-django-nobody"}),
+        pytest.raises(CommandError, match="/molt-django-nobody.*hint:"),
+    ):
+        call_command("report_data", load=True)
 
 
 def test_under_a_web_server(data: Path, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
