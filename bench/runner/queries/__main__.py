@@ -54,7 +54,8 @@ def handed(client: Any, others: list[engines.Engine], scale: Scale) -> list[dict
     for rows, calls in scale.handed:
         said(f"{rows:,} rows handed over")
         given = {"orders": data.orders(rows)}
-        out += [{"rows": rows, **row} for row in turns.timed(SUMMARY, every, given, scale.rounds, calls, said)]
+        asked = [one for one in every if rows <= one.most_handed]
+        out += [{"rows": rows, **row} for row in turns.timed(SUMMARY, asked, given, scale.rounds, calls, said)]
     return out
 
 

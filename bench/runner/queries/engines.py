@@ -15,6 +15,8 @@ class Engine(ABC):
     """`hold` is done once, outside of what is timed; `ask` is what is timed."""
 
     name: str
+    #: The largest table that is handed over to it, in rows.
+    most_handed = 10_000_000
 
     @abstractmethod
     def hold(self, tables: Tables) -> None:
@@ -117,6 +119,7 @@ class Pandas(Engine):
     """One thread, as pandas has it."""
 
     name = "pandas"
+    most_handed = 1_000_000  # ten million take half a minute each time, nearly all of it for the texts
 
     def __init__(self) -> None:
         import pandas
