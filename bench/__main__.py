@@ -166,11 +166,12 @@ def memory_command(results, mib, processes) -> None:
 @RESULTS_OPTION
 @click.option("--seconds", type=click.FloatRange(0.5), help=f"Length of each rate. [default: {overload.Plan.seconds:g}]")
 @click.option("--deadline", type=click.FloatRange(0.01), help=f"Seconds. [default: {overload.Plan.deadline:g}]")
+@click.option("--queue", type=click.IntRange(1), help="Requests that may wait in the worker. [default: the worker's own]")
 @click.option("--check", is_flag=True, help="Every path once; the figures mean nothing.")
-def overload_command(results, seconds, deadline, check) -> None:
+def overload_command(results, seconds, deadline, queue, check) -> None:
     """Half to twice the capacity in an open loop, at the client library and under Django: S11."""
     plan = overload.CHECK if check else overload.Plan()
-    plan = replace(plan, seconds=seconds or plan.seconds, deadline=deadline or plan.deadline)
+    plan = replace(plan, seconds=seconds or plan.seconds, deadline=deadline or plan.deadline, queue=queue)
     folder = report.new_folder(results)
     with Owned() as owned:
         found = overload.measure(owned, folder / "logs", plan)

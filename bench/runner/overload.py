@@ -44,6 +44,8 @@ class Plan:
     capacity_seconds: float = 5.0
     deadline: float = 0.5
     lines: int = OFFLOAD.lines
+    queue: int | None = None
+    """Requests that may wait in the worker, if not as many as it allows by itself."""
 
 
 CHECK = Plan(shares=(0.5, 2.0), seconds=1.0, capacity_seconds=1.0, deadline=2.0, lines=200)
@@ -87,7 +89,8 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     for place in (CLIENT, ASGI, WSGI):
         name = COMMANDS.get(place, place)
         more = {"MOLT_EXPORTS": str(manifest)}
-        engine = worker.start(owned, logs / f"worker-{name}.log", more=more)
+        flags = () if plan.queue is None else ("--queue", str(plan.queue))
+        engine = worker.start(owned, logs / f"worker-{name}.log", flags, more)
         arena_before = engine.stat()["arena"]["used_bytes"]
         server = None
         if place in COMMANDS:
