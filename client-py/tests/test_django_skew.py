@@ -31,6 +31,13 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
+def deploy(manifest: Path, content: object) -> None:
+    """In one step: who looks meanwhile finds the old one or the new one."""
+    fresh = manifest.with_suffix(".new")
+    fresh.write_text(json.dumps(content))
+    fresh.replace(manifest)
+
+
 @pytest.fixture
 def deployed(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[molt_accel.SpawnedClient]:
     """A worker that serves the manifest that the settings name."""
@@ -39,6 +46,8 @@ def deployed(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[molt_a
     spawned = molt_accel.spawn(manifest, arena="16MiB", threads=1)
     with spawned as worker, override_settings(MOLT={"SHM": worker.shm, "EXPORTS": str(manifest)}):
         yield worker
+        if skew._looking is not None:
+            skew._looking.join()
 
 
 def warnings() -> dict[str, Any]:
@@ -101,10 +110,10 @@ def test_a_process_logs_it_once_and_its_answers_say_so(
     with override_settings(MOLT={"SHM": deployed.shm, "EXPORTS": str(manifest), "SERVER_TIMING": True}):
         with caplog.at_level(logging.INFO, "molt_accel.request"):
             assert "molt-skew" not in ask()
-            manifest.write_text(json.dumps(OF_WEB))
+            deploy(manifest, OF_WEB)
             until(lambda: 'molt-skew;desc="other manifest"' in ask(), "an answer says so")
             looks = [ask() for _ in range(5)]
             assert all("molt-skew" in look for look in looks) and len(said("serves another manifest")) == 1
-            manifest.write_text(json.dumps(OF_WORKER))
+            deploy(manifest, OF_WORKER)
             until(lambda: "molt-skew" not in ask(), "it is over")
             assert len(said("serves another manifest")) == 1 and len(said("of the settings again")) == 1

@@ -24,6 +24,7 @@ HEALTH_SECONDS = 1.0
 """What a worker has to answer."""
 
 _look_at = 0.0
+_looking: Thread | None = None
 _known: str | None = None
 
 
@@ -70,12 +71,15 @@ HINT = "deploy web and worker together; a new manifest takes over by `systemctl 
 
 def look(client: Any) -> None:
     """Looks in a thread, if it is time; the caller waits for nothing."""
-    global _look_at
+    global _look_at, _looking
     now = time.monotonic()
-    if now < _look_at or settings.read().EXPORTS is None or not hasattr(client, "where"):  # a test's stand-in
+    if now < _look_at or (_looking is not None and _looking.is_alive()):  # one at a time: they compare with the last
+        return
+    if settings.read().EXPORTS is None or not hasattr(client, "where"):  # a test's stand-in
         return
     _look_at = now + LOOK_SECONDS
-    Thread(target=_look, args=(client,), name="molt-skew", daemon=True).start()
+    _looking = Thread(target=_look, args=(client,), name="molt-skew", daemon=True)
+    _looking.start()
 
 
 def known() -> bool:
