@@ -35,7 +35,7 @@ SCALES = {
         resident=10_000_000,
         huge=1 << 30,
         hands=500,
-        seconds=240,
+        seconds=420,
     ),
     "--quick": Scale(
         rounds=3,
