@@ -160,6 +160,7 @@ fn the_next_start_replaces_what_a_killed_supervisor_left() {
     let segment = look(&worker.shm).unwrap();
     // Stopped, the worker cannot do what its supervisor's death tells it to.
     kill(Pid::from_raw(pid as i32), Signal::SIGSTOP).unwrap();
+    until_true("a stopped worker", || common::all_stopped(pid));
     worker.signal(Signal::SIGKILL);
     worker.ended();
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();

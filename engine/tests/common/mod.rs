@@ -371,7 +371,7 @@ impl Drop for Worker {
 }
 
 /// Whether a process has threads, and all of them are stopped.
-fn all_stopped(pid: u32) -> bool {
+pub fn all_stopped(pid: u32) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let states: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok()).collect();
     // The state follows the name, which stands in parentheses and may hold anything.
