@@ -1,6 +1,7 @@
 """One run: `python -m bench.runner.queries SCALE FILE` writes what it has found as JSON, and says what it does."""
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -111,4 +112,5 @@ def main(scale: Scale) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with the worker, which the end of main's block ends
     Path(sys.argv[2]).write_text(json.dumps(main(SCALES[sys.argv[1]])))
