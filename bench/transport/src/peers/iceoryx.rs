@@ -164,7 +164,12 @@ impl Caller for One {
             match self.waits {
                 Waits::Spin => looking.on()?,
                 Waits::Sleep if pending.is_connected() => sleep(&self.listener)?,
-                Waits::Sleep => return Err("the server is gone".into()),
+                // It has answered since the look, and let go of the request; or it is gone.
+                Waits::Sleep => {
+                    let response = pending.receive()?.ok_or("the server is gone")?;
+                    read(response.payload());
+                    return Ok(());
+                }
             }
         }
     }
