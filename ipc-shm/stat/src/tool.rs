@@ -257,10 +257,15 @@ fn text(report: &Report) -> String {
     out
 }
 
+/// A value between the quotes of a label: the format knows these three escapes and no other.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 fn prometheus(report: &Report) -> String {
     use std::fmt::Write as _;
     let mut out = String::new();
-    let name = &report.segment.name;
+    let name = &label(&report.segment.name);
     let up = u8::from(report.worker.state == "serving");
     let _ = writeln!(out, "molt_up{{segment=\"{name}\"}} {up}");
     if let Some(supervisor) = &report.worker.supervisor {
@@ -273,7 +278,7 @@ fn prometheus(report: &Report) -> String {
         let _ = writeln!(out, "molt_total{{segment=\"{name}\",what=\"{total}\"}} {count}");
     }
     for entry in &report.entries {
-        let label = format!("segment=\"{name}\",entry=\"{}\"", entry.name);
+        let label = format!("segment=\"{name}\",entry=\"{}\"", label(&entry.name));
         let _ = writeln!(out, "molt_entry_calls_total{{{label}}} {}", entry.calls);
         for (quantile, us) in [("0.5", entry.p50_us), ("0.99", entry.p99_us), ("0.999", entry.p999_us)] {
             let _ = writeln!(out, "molt_entry_seconds{{{label},quantile=\"{quantile}\"}} {:e}", us / 1e6);

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use common::worker::{ThreadWorker, spawn};
 use common::{Names, PATIENCE, child};
+use molt_ipc_shm::stats;
 
 #[test]
 fn child_role() {
@@ -46,6 +47,22 @@ fn an_output_that_nobody_reads_ends_it_quietly() {
         let said = tool(&args, writer).stderr;
         assert!(said.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&said));
     }
+}
+
+/// Whatever an entry is called, each line is one that a scraper can read.
+#[test]
+fn a_name_with_quotes_is_escaped_for_prometheus() {
+    let worker = ThreadWorker::start();
+    let segment = &worker.host.segment;
+    stats::name_entry(&segment.map, &segment.geometry, 1, "a \"b\" \\ c\nmolt_up 0", 0, false);
+    let said = tool(&[named(&worker.names), vec!["--prometheus"]].concat(), Stdio::piped()).stdout;
+    let said = String::from_utf8(said).expect("text");
+    let calls = format!(
+        r#"molt_entry_calls_total{{segment="{}",entry="a \"b\" \\ c\nmolt_up 0"}} 0"#,
+        worker.host.segment.name
+    );
+    assert!(said.lines().any(|line| line == calls), "{calls} is not in {said}");
+    assert!(said.lines().all(|line| line != "molt_up 0"), "{said}");
 }
 
 /// A full disk is not `head`.
