@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Threads that run entries [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Requests that may wait for a thread; one more is answered Busy at once.
+    /// Requests that may wait for a thread, with fair shares for each client process; one more is answered Busy at once.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue: u32,
     /// Stay as a supervisor: start the worker again when it dies, with growing pauses, while clients wait in the queue of

@@ -1,12 +1,11 @@
 //! The way of a request through the worker: taken, run at once or queued, answered.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::table::Encoded;
 use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Placed, Probe, Service, Stop};
@@ -18,26 +17,33 @@ use crate::body;
 use crate::cancel::CancelToken;
 use crate::entries::{Entry, Output, Ran, Registry, Run};
 use crate::failure::Failure;
+use crate::queue::{FairQueue, Pushed};
 
 /// How long a call may take when neither it nor its entry says.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+const TAKEN_BACK: &str = "taken back before it was started";
 const NOT_STARTED: &str = "the worker is stopping; this request was not started";
+/// What Busy says about when to come back is never less, nor more, than this.
+const SHORTEST_RETRY: Duration = Duration::from_millis(10);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// The mean of running times forgets a request after about so many others.
+const RUNS_IN_MEAN: u64 = 8;
 /// A scratch buffer larger than this is given back after the request.
 const SCRATCH_KEPT: usize = 16 << 20;
 
 /// Takes requests from the poller and runs them.
 pub struct Dispatcher {
     shared: Arc<Shared>,
-    queue: Option<Sender<Inflight>>,
-    /// The queue's other end, to empty it when the worker stops.
-    waiting: Receiver<Inflight>,
     threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
     registry: Registry,
     host: Arc<Host>,
+    queue: FairQueue<Inflight>,
     queue_size: usize,
+    /// How long a request runs, nanoseconds: a mean in which the last ones count most.
+    mean_run_ns: AtomicU64,
     stop: Arc<Stop>,
     /// What each thread runs now, for cancellation.
     running: Vec<Mutex<Option<(Probe, CancelToken)>>>,
@@ -52,22 +58,23 @@ impl Dispatcher {
         queue_size: usize,
         stop: Arc<Stop>,
     ) -> std::io::Result<Self> {
-        let (sender, receiver) = bounded::<Inflight>(queue_size);
+        let queue = FairQueue::new(queue_size);
         let running = (0..threads).map(|_| Mutex::new(None)).collect();
-        let shared = Arc::new(Shared { registry, host, queue_size, stop, running });
+        let mean_run_ns = AtomicU64::new(0);
+        let shared = Arc::new(Shared { registry, host, queue, queue_size, mean_run_ns, stop, running });
         let spawn = |index: usize| {
-            let (shared, receiver) = (shared.clone(), receiver.clone());
-            let run = move || shared.work(index, &receiver);
+            let shared = shared.clone();
+            let run = move || shared.work(index);
             std::thread::Builder::new().name(format!("molt-run-{index}")).spawn(run)
         };
         let threads = (0..threads).map(spawn).collect::<std::io::Result<_>>()?;
-        Ok(Self { shared, queue: Some(sender), waiting: receiver, threads })
+        Ok(Self { shared, threads })
     }
 }
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        self.queue = None; // the threads see the end of the queue
+        self.shared.queue.close();
         let still_running = self.shared.running.iter().any(|running| lock(running).is_some());
         if !still_running {
             self.threads.drain(..).for_each(|thread| drop(thread.join()));
@@ -98,30 +105,21 @@ impl Service for Dispatcher {
         if entry.is_short(&request) {
             return shared.run_contained(entry, request, &mut Vec::new(), None);
         }
-        let Some(queue) = &self.queue else { return };
-        shared.host.queued.fetch_add(1, Ordering::Relaxed);
-        if let Err(refused) = queue.try_send(request) {
-            shared.host.queued.fetch_sub(1, Ordering::Relaxed);
-            let (TrySendError::Full(request) | TrySendError::Disconnected(request)) = refused;
-            let size = shared.queue_size;
-            let text =
-                format!("the worker's queue is full: {size} requests wait; hint: try again later, or raise --queue");
-            request.answer(Answer::failure(Outcome::Busy, text));
-        }
+        shared.enqueue(entry, request);
     }
 
     fn stopping(&self) {
         // Their threads may be busy for long yet: whoever waits here learns at once that another worker is to be asked.
-        for request in self.waiting.try_iter() {
-            self.shared.host.queued.fetch_sub(1, Ordering::Relaxed);
-            request.answer(Answer::failure(Outcome::Unavailable, NOT_STARTED));
-        }
+        let waiting = self.shared.queue.take_if(|_| true);
+        self.shared.leave(waiting, |_| Answer::failure(Outcome::Unavailable, NOT_STARTED));
         if self.shared.stop.is_leaving() {
             info!("a successor serves: what runs is finished here, the rest is for the successor");
         }
     }
 
-    fn cancelled(&self, _channel: u32) {
+    fn cancelled(&self, channel: u32) {
+        let gone = self.shared.queue.take_if(|request| request.channel() == channel && request.is_cancelled());
+        self.shared.leave(gone, |_| Answer::failure(Outcome::Cancelled, TAKEN_BACK));
         for running in &self.shared.running {
             if let Some((probe, token)) = &*lock(running)
                 && probe.is_cancelled()
@@ -130,13 +128,64 @@ impl Service for Dispatcher {
             }
         }
     }
+
+    fn tick(&self) {
+        self.shared.drop_expired();
+    }
 }
 
 impl Shared {
+    /// Lets a request wait for a thread, or answers Busy: to it, or to one of whoever waits with more than a fair share.
+    fn enqueue(&self, entry: &Entry, request: Inflight) {
+        if self.queue.len() >= self.queue_size {
+            self.drop_expired();
+        }
+        self.host.queued.fetch_add(1, Ordering::Relaxed);
+        match self.queue.push(request.session(), deadline_ns(entry, &request), request) {
+            Pushed::Waits => {}
+            Pushed::Displaced(request) | Pushed::Refused(request) => {
+                self.leave([request], |request| self.busy(request))
+            }
+        }
+    }
+
+    /// What is told to whoever has no place in the queue: also, when there should be one.
+    fn busy(&self, request: &Inflight) -> Answer {
+        let places = self.queue_size;
+        let text = format!(
+            "the worker's queue is full: {places} requests wait, and this process has its fair share of them; \
+             hint: try again later, or raise --queue"
+        );
+        let ahead = self.queue.ahead_of(request.session()) as u64;
+        let mean = self.mean_run_ns.load(Ordering::Relaxed);
+        let wait = Duration::from_nanos(mean.saturating_mul(ahead) / self.running.len() as u64);
+        let retry_after = wait.clamp(SHORTEST_RETRY, LONGEST_RETRY).as_secs_f64();
+        let details = rmp_serde::to_vec_named(&serde_json::json!({ "retry_after": retry_after })).unwrap_or_default();
+        Answer::failure_with(Outcome::Busy, 0, text, &details)
+    }
+
+    /// Answers what waits and is late: it shall not take a place, nor a thread, from one that is not.
+    fn drop_expired(&self) {
+        let now = now_ns();
+        self.leave(self.queue.take_expired(now), |request| {
+            let queue_us = micros(now.saturating_sub(request.head.sent_ns));
+            expired(request.entry(), queue_us, request.queue_depth)
+        });
+    }
+
+    /// Answers requests that leave the queue without a thread.
+    fn leave(&self, requests: impl IntoIterator<Item = Inflight>, answer: impl Fn(&Inflight) -> Answer) {
+        for request in requests {
+            self.host.queued.fetch_sub(1, Ordering::Relaxed);
+            let answer = answer(&request);
+            request.answer(answer);
+        }
+    }
+
     /// One thread: takes requests until the queue ends.
-    fn work(&self, index: usize, queue: &Receiver<Inflight>) {
+    fn work(&self, index: usize) {
         let mut scratch = Vec::new();
-        for request in queue {
+        while let Some(request) = self.queue.pop() {
             self.host.queued.fetch_sub(1, Ordering::Relaxed);
             // The name was known when the request was queued, and entries never go.
             if let Some(entry) = self.registry.get(request.entry()) {
@@ -158,20 +207,18 @@ impl Shared {
     /// Runs one request and answers it.
     fn run(&self, entry: &Entry, request: Inflight, scratch: &mut Vec<u8>, thread: Option<usize>) {
         let started = now_ns();
-        let queue_us = (started.saturating_sub(request.head.sent_ns) / 1000).min(u32::MAX as u64) as u32;
+        let queue_us = micros(started.saturating_sub(request.head.sent_ns));
         let mut metrics = Metrics { queue_us, queue_depth: request.queue_depth, ..Metrics::default() };
         let deadline_ns = deadline_ns(entry, &request);
         if started >= deadline_ns {
-            let name = &entry.name;
-            let text =
-                format!("entry \"{name}\": the deadline passed after {queue_us} us in the queue; it was not started");
-            return request.answer(Answer { metrics, ..Answer::failure(Outcome::Timeout, text) });
+            let answer = expired(&entry.name, queue_us, request.queue_depth);
+            return request.answer(answer);
         }
         if self.stop.is_wanted() {
             return request.answer(Answer::failure(Outcome::Unavailable, NOT_STARTED));
         }
         if !request.begin() {
-            return request.answer(Answer::failure(Outcome::Cancelled, "taken back before it was started"));
+            return request.answer(Answer::failure(Outcome::Cancelled, TAKEN_BACK));
         }
         let cancel = CancelToken::new();
         if let Some(index) = thread {
@@ -196,10 +243,21 @@ impl Shared {
             answer_of(failure)
         });
         let taken = Taken::now().since(before);
-        metrics.exec_us = ((now_ns() - started) / 1000).min(u32::MAX as u64) as u32;
+        let took = now_ns() - started;
+        if thread.is_some() {
+            self.note_run(took);
+        }
+        metrics.exec_us = micros(took);
         metrics.allocs = (taken.allocs + foreign.allocs).min(u32::MAX as u64) as u32;
         metrics.alloc_bytes = taken.bytes + foreign.bytes;
         request.answer(Answer { metrics, ..answer });
+    }
+
+    /// Two threads at once may lose one of both: it is a hint.
+    fn note_run(&self, took_ns: u64) {
+        let mean = self.mean_run_ns.load(Ordering::Relaxed);
+        let next = if mean == 0 { took_ns } else { mean - mean / RUNS_IN_MEAN + took_ns / RUNS_IN_MEAN };
+        self.mean_run_ns.store(next, Ordering::Relaxed);
     }
 
     /// A panic in an entry is one request's Internal error.
@@ -223,6 +281,17 @@ impl Shared {
             Err(Failure::internal(format!("entry \"{}\" panicked; the worker goes on", entry.name)))
         })
     }
+}
+
+fn micros(ns: u64) -> u32 {
+    (ns / 1000).min(u32::MAX as u64) as u32
+}
+
+/// The answer of a request whose time was up before a thread was free.
+fn expired(entry: &str, queue_us: u32, queue_depth: u32) -> Answer {
+    let text = format!("entry \"{entry}\": the deadline passed after {queue_us} us in the queue; it was not started");
+    let metrics = Metrics { queue_us, queue_depth, ..Metrics::default() };
+    Answer { metrics, ..Answer::failure(Outcome::Timeout, text) }
 }
 
 /// When a request's time is up: the caller's wish, capped by the entry's limit.

@@ -5,6 +5,7 @@
 //! | `arguments`, `manifest` | the command line; which entries and tables there are |
 //! | `worker`, `supervise` | from start to stop; starting again |
 //! | `dispatch` | the way of a request: taken, run or queued, answered |
+//! | `queue` | where a request waits for a thread: fair between client processes |
 //! | `body` | a request's bytes, as decoders and entries get them |
 //! | `entries/` | the entries: built-in, native, SQL |
 //! | `sql/` | DataFusion: tables, statements, kept plans |
@@ -20,6 +21,7 @@ mod dispatch;
 mod entries;
 mod failure;
 mod manifest;
+mod queue;
 mod spill;
 mod sql;
 mod supervise;

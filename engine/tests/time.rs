@@ -214,6 +214,7 @@ fn a_request_taken_back_in_the_queue_is_never_started() {
     let second = line.send(&Ask::of("trial_hold").body(Codec::Json, &late_body));
     queued(&client, 1);
     line.cancel(second);
+    queued(&client, 0); // it leaves its place at once, though no thread is free
     std::fs::write(&gate, "").unwrap();
     line.answer(first).ok();
     thread_is_free(&client);
@@ -250,6 +251,27 @@ fn a_full_queue_is_busy_at_once_and_empties_again() {
     }
     hold.call(&client).ok();
     worker.counts("busy", 3);
+}
+
+#[test]
+fn busy_says_when_to_come_back_by_how_long_requests_run() {
+    let worker = Worker::trial(&["--threads", "1", "--queue", "2"]);
+    let client = worker.client();
+    Ask::of("trial_turn").body(Codec::Json, br#"{"ms": 400}"#).call(&client).ok();
+    let (mark, gate) = (worker.folder.join("mark"), worker.folder.join("gate"));
+    let body = hold_body(&mark, &gate);
+    let hold = Ask::of("trial_hold").body(Codec::Json, &body);
+    let mut line = Line::open(&client);
+    let first = line.send(&hold);
+    marked(&mark, "started");
+    let ids = [first, line.send(&hold), line.send(&hold)];
+    queued(&client, 2);
+    let answer = hold.call(&client).fails(Outcome::Busy, &["queue is full"]);
+    let after = answer.details.as_ref().and_then(|details| details["retry_after"].as_f64());
+    // Two wait, and the one request that was measured ran for 0.4 s at least.
+    assert!(after.is_some_and(|after| (0.8..=30.0).contains(&after)), "{answer:?}");
+    std::fs::write(&gate, "").unwrap();
+    ids.into_iter().for_each(|id| drop(line.answer(id).ok()));
 }
 
 #[test]

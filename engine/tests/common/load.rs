@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use molt_ipc_shm::client::Client;
 use molt_ipc_shm::{Codec, Outcome};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::ask::Ask;
+use super::ask::{Ask, Line};
 use super::{SOON, Worker, find, until_true};
 
 /// Set for this test program when it is to be a client process.
@@ -27,7 +28,18 @@ pub enum Kind {
     Once,
     /// Requests that may run twice.
     Idempotent,
+    /// As many requests in flight as a channel takes, each of that many milliseconds, for at most so many: whatever comes
+    /// back, the next is sent at once.
+    Flood {
+        /// How long each runs.
+        run_ms: u64,
+        /// How long each may take.
+        timeout_ms: u64,
+    },
 }
+
+/// What a flood keeps in flight on each of its channels.
+pub const FLOOD_DEPTH: usize = 100;
 
 /// What became of the requests of a client process.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -36,6 +48,8 @@ pub struct Tally {
     pub right: u64,
     /// Of these, sent a second time.
     pub resent: u64,
+    /// Of a flood: turned away.
+    pub busy: u64,
     /// Every other end, and how often.
     pub wrong: BTreeMap<String, u64>,
     /// The longest request, milliseconds.
@@ -80,6 +94,9 @@ pub fn play() {
 
 /// Small bodies, bodies in the arena, and results in the arena, one after the other.
 fn work(client: &Client, kind: Kind, thread: usize, stop: &AtomicBool, done: &AtomicU64) -> Tally {
+    if let Kind::Flood { run_ms, timeout_ms } = kind {
+        return flood(client, run_ms, Duration::from_millis(timeout_ms), stop, done);
+    }
     let mut tally = Tally::default();
     for round in thread as u64.. {
         if stop.load(Ordering::Relaxed) {
@@ -90,7 +107,7 @@ fn work(client: &Client, kind: Kind, thread: usize, stop: &AtomicBool, done: &At
         let counted = json!({"bytes": body.len()}).to_string();
         let ask = match kind {
             Kind::Idempotent => Ask::of("echo").body(Codec::Raw, &body),
-            Kind::Once => Ask::of("trial_big").body(Codec::Json, counted.as_bytes()).accept(Codec::Raw),
+            _ => Ask::of("trial_big").body(Codec::Json, counted.as_bytes()).accept(Codec::Raw),
         };
         let wanted = if kind == Kind::Once { vec![b'x'; body.len()] } else { body.clone() };
         let began = Instant::now();
@@ -109,10 +126,35 @@ fn work(client: &Client, kind: Kind, thread: usize, stop: &AtomicBool, done: &At
     tally
 }
 
+fn flood(client: &Client, run_ms: u64, timeout: Duration, stop: &AtomicBool, done: &AtomicU64) -> Tally {
+    let (mut line, mut tally) = (Line::open(client), Tally::default());
+    let body = json!({ "ms": run_ms }).to_string();
+    let ask = Ask::of("trial_turn").body(Codec::Json, body.as_bytes()).timeout(timeout);
+    let mut under_way: Vec<u64> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        while under_way.len() < FLOOD_DEPTH {
+            under_way.push(line.send(&ask));
+        }
+        under_way.retain(|id| {
+            let Some(answer) = line.look(*id) else { return true };
+            match answer.outcome {
+                Outcome::Ok => tally.right += 1,
+                Outcome::Busy => tally.busy += 1,
+                other => *tally.wrong.entry(format!("{}: {}", other.name(), answer.message)).or_default() += 1,
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+            false
+        });
+        std::thread::yield_now();
+    }
+    tally
+}
+
 fn sum(tallies: Vec<Tally>) -> Tally {
     tallies.into_iter().fold(Tally::default(), |mut sum, one| {
         sum.right += one.right;
         sum.resent += one.resent;
+        sum.busy += one.busy;
         sum.longest_ms = sum.longest_ms.max(one.longest_ms);
         one.wrong.into_iter().for_each(|(what, count)| *sum.wrong.entry(what).or_default() += count);
         sum
@@ -148,6 +190,11 @@ impl Load {
                 return said.trim_end().to_owned();
             }
         }
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
     }
 
     /// Requests that have ended.

@@ -155,6 +155,7 @@ pub fn trial_manifest() -> String {
         "trial_fail",
         "trial_params",
         "trial_payload",
+        "trial_turn",
     ];
     let library = library("trial_entries");
     let export = |name| serde_json::json!({"name": name, "kind": "native", "library": library});

@@ -4,6 +4,7 @@
 //! guess how long something takes.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use molt_entry::{Ctx, EntryError, Outcome, Payload, Raw, json};
@@ -18,6 +19,7 @@ molt_entry::export! {
     "trial_fail" => fail,
     "trial_params" => params,
     "trial_payload" => payload,
+    "trial_turn" => turn,
 }
 
 /// How often a file is looked for.
@@ -59,6 +61,20 @@ fn wait(wait: Wait, ctx: &Ctx) -> Result<(), EntryError> {
     };
     leave_mark(Some(&wait.mark), if ended.outcome() == Outcome::Cancelled { "cancelled" } else { "timeout" })?;
     Err(ended)
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    /// How long it takes.
+    ms: u64,
+}
+
+/// Takes its time, and answers how many have begun before it, itself included.
+fn turn(turn: Turn, _: &Ctx) -> Result<u64, EntryError> {
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    let number = BEGUN.fetch_add(1, Ordering::Relaxed) + 1;
+    std::thread::sleep(Duration::from_millis(turn.ms));
+    Ok(number)
 }
 
 fn leave_mark(mark: Option<&Path>, text: &str) -> Result<(), EntryError> {

@@ -197,6 +197,11 @@ impl Inflight {
         self.path.peer.slot
     }
 
+    /// The channel that it came through.
+    pub fn channel(&self) -> u32 {
+        self.path.index
+    }
+
     /// The client's process.
     pub fn pid(&self) -> u32 {
         self.path.peer.pid

@@ -35,8 +35,10 @@ use super::stop::Stop;
 pub trait Service {
     /// Takes a request over. Called on the poller's thread: what is not short belongs to another one.
     fn serve(&self, request: Inflight);
-    /// Looks for requests of this channel that were cancelled while they ran.
+    /// Looks for requests of this channel that were cancelled while they waited or ran.
     fn cancelled(&self, channel: u32);
+    /// Ten times a second, whatever happens: what is due by the clock is done here.
+    fn tick(&self) {}
     /// The worker stops: what waits and has not begun is to be answered now, not when its turn would have come.
     fn stopping(&self) {}
 }
@@ -55,6 +57,8 @@ pub struct Poller {
     frame: Vec<u8>,
     /// Channels to look at, gathered and taken in one go; kept for its memory.
     due: Vec<u32>,
+    /// Channels whose bit told of requests: it may have told of cancelled ones too.
+    unasked: Vec<u32>,
     /// Lines that are stalled.
     pub(super) stalled: usize,
     ticket: u64,
@@ -143,6 +147,7 @@ impl Poller {
             lines,
             frame: Vec::new(),
             due: Vec::new(),
+            unasked: Vec::new(),
             stalled: 0,
             ticket: 0,
             spin: SpinBudget::worker(),
@@ -235,6 +240,7 @@ impl Poller {
             if full {
                 last_scan = Instant::now();
                 self.housekeeping();
+                service.tick();
             }
             let worked = self.take_attention(service, full, stopping.is_some());
             if let Some(since) = stopping {
@@ -250,9 +256,11 @@ impl Poller {
                 if last_look.elapsed() >= LOOK_AT_SOCKETS_EVERY {
                     last_look = Instant::now();
                     self.poll_sockets(EpollTimeout::ZERO)?;
+                    self.look_for_cancelled(service);
                 }
                 continue;
             }
+            self.look_for_cancelled(service);
             let host = self.host.clone();
             let (map, geometry) = (&host.segment.map, &host.segment.geometry);
             if self.spin.spin(|| attention::any(map, geometry)) {
@@ -273,7 +281,10 @@ impl Poller {
     pub fn look(&mut self, service: &dyn Service) -> io::Result<bool> {
         self.poll_sockets(EpollTimeout::ZERO)?;
         self.housekeeping();
-        Ok(self.take_attention(service, true, false))
+        service.tick();
+        let worked = self.take_attention(service, true, false);
+        self.look_for_cancelled(service);
+        Ok(worked)
     }
 
     fn in_flight(&self) -> u32 {
@@ -298,11 +309,23 @@ impl Poller {
         }
         let mut worked = false;
         for index in due.drain(..) {
-            worked |= self.take_requests(service, index, stopping);
-            service.cancelled(index);
+            if self.take_requests(service, index, stopping) {
+                worked = true;
+                // To look through what waits and runs with every request would cost as much as a short one itself.
+                if !self.unasked.contains(&index) {
+                    self.unasked.push(index);
+                }
+            } else {
+                service.cancelled(index);
+            }
         }
         self.due = due;
         worked
+    }
+
+    /// At once when there is nothing else to do, else every millisecond.
+    fn look_for_cancelled(&mut self, service: &dyn Service) {
+        self.unasked.drain(..).for_each(|index| service.cancelled(index));
     }
 
     fn peer_of_slot(&self, slot: u32) -> Option<&Arc<Peer>> {
