@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use molt_ipc_shm::Address;
@@ -44,6 +45,10 @@ pub struct Arguments {
     /// Requests that may wait for a thread, with fair shares for each client process; one more is answered Busy at once.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue: u32,
+    /// Seconds that an entry may run on after its request's time is up. Then a supervised worker is replaced by a new one,
+    /// and takes the entry along when it ends; one without a supervisor says so in its log and to `molt-shm-stat doctor`.
+    #[arg(long, default_value = "3", value_name = "SECONDS", value_parser = parse_grace)]
+    pub grace: Duration,
     /// Stay as a supervisor: start the worker again when it dies, with growing pauses, while clients wait in the queue of
     /// its socket. SIGHUP starts a new worker and lets the old one finish and leave once the new one serves.
     #[arg(long)]
@@ -124,6 +129,13 @@ pub enum Arena {
     Auto,
     /// That many bytes.
     Bytes(u64),
+}
+
+fn parse_grace(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds from 0.1 to 3600".into()),
+    }
 }
 
 /// Reads `auto` or a size with its unit.

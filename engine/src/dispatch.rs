@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::table::Encoded;
-use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Placed, Probe, Service, Stop};
+use molt_ipc_shm::worker::{Answer, AnswerBody, Host, Inflight, Metrics, Payload, Placed, Service, Stop};
 use molt_ipc_shm::{Codec, Outcome, stats};
 use tracing::{debug, error, info};
 
@@ -18,6 +18,7 @@ use crate::cancel::CancelToken;
 use crate::entries::{Entry, Output, Ran, Registry, Run};
 use crate::failure::Failure;
 use crate::queue::{FairQueue, Pushed};
+use crate::watchdog::{Running, Threads, Watchdog, lock};
 
 /// How long a call may take when neither it nor its entry says.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
@@ -45,8 +46,9 @@ struct Shared {
     /// How long a request runs, nanoseconds: a mean in which the last ones count most.
     mean_run_ns: AtomicU64,
     stop: Arc<Stop>,
-    /// What each thread runs now, for cancellation.
-    running: Vec<Mutex<Option<(Probe, CancelToken)>>>,
+    /// What each thread runs now, for cancellation and the watchdog.
+    running: Threads,
+    watchdog: Watchdog,
 }
 
 impl Dispatcher {
@@ -57,11 +59,12 @@ impl Dispatcher {
         threads: usize,
         queue_size: usize,
         stop: Arc<Stop>,
+        watchdog: Watchdog,
     ) -> std::io::Result<Self> {
         let queue = FairQueue::new(queue_size);
         let running = (0..threads).map(|_| Mutex::new(None)).collect();
         let mean_run_ns = AtomicU64::new(0);
-        let shared = Arc::new(Shared { registry, host, queue, queue_size, mean_run_ns, stop, running });
+        let shared = Arc::new(Shared { registry, host, queue, queue_size, mean_run_ns, stop, running, watchdog });
         let spawn = |index: usize| {
             let shared = shared.clone();
             let run = move || shared.work(index);
@@ -80,10 +83,6 @@ impl Drop for Dispatcher {
             self.threads.drain(..).for_each(|thread| drop(thread.join()));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Service for Dispatcher {
@@ -121,16 +120,18 @@ impl Service for Dispatcher {
         let gone = self.shared.queue.take_if(|request| request.channel() == channel && request.is_cancelled());
         self.shared.leave(gone, |_| Answer::failure(Outcome::Cancelled, TAKEN_BACK));
         for running in &self.shared.running {
-            if let Some((probe, token)) = &*lock(running)
-                && probe.is_cancelled()
+            if let Some(running) = &*lock(running)
+                && running.probe.is_cancelled()
             {
-                token.cancel();
+                running.cancel.cancel();
             }
         }
     }
 
     fn tick(&self) {
-        self.shared.drop_expired();
+        let shared = &self.shared;
+        shared.drop_expired();
+        shared.watchdog.look(&shared.running, &shared.host, |slot| shared.registry.name(slot));
     }
 }
 
@@ -222,7 +223,8 @@ impl Shared {
         }
         let cancel = CancelToken::new();
         if let Some(index) = thread {
-            *lock(&self.running[index]) = Some((request.probe(), cancel.clone()));
+            let (probe, cancel) = (request.probe(), cancel.clone());
+            *lock(&self.running[index]) = Some(Running { probe, cancel, slot: entry.slot, deadline_ns, logged: false });
         }
         let before = Taken::now();
         let result = self.guarded(entry, &request, deadline_ns, cancel, scratch);

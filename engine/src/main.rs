@@ -6,6 +6,7 @@
 //! | `worker`, `supervise` | from start to stop; starting again |
 //! | `dispatch` | the way of a request: taken, run or queued, answered |
 //! | `queue` | where a request waits for a thread: fair between client processes |
+//! | `watchdog` | entries that run on though their time is up |
 //! | `body` | a request's bytes, as decoders and entries get them |
 //! | `entries/` | the entries: built-in, native, SQL |
 //! | `sql/` | DataFusion: tables, statements, kept plans |
@@ -25,6 +26,7 @@ mod queue;
 mod spill;
 mod sql;
 mod supervise;
+mod watchdog;
 mod worker;
 
 use std::io::IsTerminal;

@@ -4,7 +4,7 @@
 //! a lock on the worker's segment, so that the name of a worker that died is not given away, and says there what it does.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use nix::unistd::{Pid, getppid, pipe2};
 use tracing::{error, info, warn};
 
 use crate::arguments::{Arguments, Handed};
+use crate::watchdog::Says;
 use crate::worker::NAME_TAKEN;
 
 /// The first pause before a restart; it doubles while workers die young.
@@ -37,6 +38,9 @@ const BEARABLE_PAUSE: Duration = Duration::from_secs(2);
 const COULD_NOT_START: i32 = 1;
 /// A former worker that has not left by then hangs: it gives itself 60 s.
 const LEAVING_MOST: Duration = Duration::from_secs(75);
+/// A worker whose entries do not end is not replaced sooner than that after the last one was: a start costs more than a
+/// thread that is missing.
+const REPLACE_EVERY: Duration = Duration::from_secs(5);
 /// How often children are looked at even if no signal came.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -80,8 +84,10 @@ struct Supervisor<'a> {
 /// A child.
 struct Worker {
     child: Child,
-    /// Readable when it serves.
-    ready: Option<File>,
+    /// Where it says how it is.
+    says: Option<File>,
+    /// Entries of it do not end: it is to be replaced.
+    overdue: Option<Says>,
     started: Instant,
 }
 
@@ -169,7 +175,7 @@ impl Supervisor<'_> {
         let child = command.spawn().map_err(|error| cannot(&error))?;
         drop(its_end);
         info!(pid = child.id(), "the worker is started");
-        Ok(Worker { child, ready: Some(ready.into()), started: Instant::now() })
+        Ok(Worker { child, says: Some(ready.into()), overdue: None, started: Instant::now() })
     }
 
     /// Waits for the worker's end; on the way it may be succeeded by another one.
@@ -181,6 +187,7 @@ impl Supervisor<'_> {
         // A successor died after it had taken the name: nobody new finds `current`. When the next one is started.
         let mut lost: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
+        let (mut replaced, mut in_vain) = (None::<Instant>, false);
         loop {
             if current.serves_now() {
                 _kept = None;
@@ -193,6 +200,7 @@ impl Supervisor<'_> {
                 }
                 self.listener = listener;
                 self.serves(&next);
+                in_vain = false;
                 let former = std::mem::replace(&mut current, next);
                 info!(
                     pid = current.child.id(),
@@ -204,7 +212,7 @@ impl Supervisor<'_> {
             if let Some((next, _)) = &mut upcoming
                 && let Some(status) = next.ended()?
             {
-                upcoming = None;
+                (upcoming, in_vain) = (None, true);
                 if self.has_name() {
                     error!(%status, "the new worker could not start, the old one goes on; see its message above");
                 } else {
@@ -240,6 +248,17 @@ impl Supervisor<'_> {
                 }
             }
             upgrade |= lost.is_some_and(|at| at <= Instant::now());
+            // It says so again and again: what cannot be done now is done then.
+            if let Some(overdue) = current.overdue.take_if(|_| !told && upcoming.is_none()) {
+                let pid = current.child.id();
+                if in_vain && overdue == Says::Blocked {
+                    error!(pid, "no thread of the worker is free, and no other could be started: it is killed");
+                    let _ = current.child.kill();
+                } else if replaced.is_none_or(|last| last.elapsed() >= REPLACE_EVERY) {
+                    warn!(pid, "an entry of the worker does not end: the worker is replaced");
+                    (replaced, upgrade) = (Some(Instant::now()), true);
+                }
+            }
             if std::mem::take(&mut upgrade) && !told && upcoming.is_none() {
                 match self.upgrade() {
                     Ok(next) => upcoming = Some(next),
@@ -248,7 +267,7 @@ impl Supervisor<'_> {
             }
             self.reap_leaving()?;
             let pipes = [Some(&current), upcoming.as_ref().map(|(next, _)| next)];
-            let pipes = pipes.into_iter().flatten().filter_map(|worker| worker.ready.as_ref()).map(File::as_fd);
+            let pipes = pipes.into_iter().flatten().filter_map(|worker| worker.says.as_ref()).map(File::as_fd);
             match self.signals.wait(pipes, LOOK_EVERY)? {
                 Said::Nothing => {}
                 Said::Upgrade => upgrade = true,
@@ -357,16 +376,21 @@ impl Supervisor<'_> {
 }
 
 impl Worker {
-    /// Whether it serves since just now.
+    /// Whether it serves since just now. What else it says is kept.
     fn serves_now(&mut self) -> bool {
-        let Some(pipe) = &mut self.ready else { return false };
-        let mut polled = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut polled, PollTimeout::ZERO) != Ok(1) {
-            return false;
+        let mut serves = false;
+        while let Some(pipe) = &mut self.says {
+            let mut polled = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut polled, PollTimeout::ZERO) != Ok(1) {
+                break;
+            }
+            match Says::hear(pipe) {
+                Some(Says::Serves) => serves = true,
+                Some(overdue) => self.overdue = Some(overdue),
+                None => self.says = None, // it is dead: that is told otherwise
+            }
         }
-        let said = pipe.read(&mut [0]).is_ok_and(|bytes| bytes > 0);
-        self.ready = None; // or it died: that is told otherwise
-        said
+        serves
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>, String> {

@@ -1,9 +1,9 @@
 //! A worker from start to stop.
 
 use std::fs::File;
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use molt_ipc_shm::layout::Geometry;
@@ -22,6 +22,7 @@ use crate::entries::{self, Registry};
 use crate::manifest::{Manifest, TableSource};
 use crate::spill::SpillFolder;
 use crate::sql::{Spill, SqlEngine, SqlLimits};
+use crate::watchdog::{Says, Watchdog};
 
 /// How long running requests may take to finish after the worker was told to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -97,7 +98,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     if let Some(predecessor) = &mut predecessor {
         predecessor.copy(poller.host(), sql.catalog())?;
     }
-    let dispatcher = Dispatcher::new(registry, poller.host().clone(), threads, arguments.queue as usize, stop.clone())
+    let supervisor = ready.as_ref().map(File::try_clone).transpose();
+    let supervisor = supervisor.map_err(|error| format!("cannot keep the supervisor's pipe: {error}"))?;
+    let watchdog = Watchdog::new(arguments.grace, supervisor);
+    let host = poller.host().clone();
+    let dispatcher = Dispatcher::new(registry, host, threads, arguments.queue as usize, stop.clone(), watchdog)
         .map_err(|error| format!("cannot start {threads} threads: {error}"))?;
     watch_signals(signals, stop.clone(), poller.waker())?;
     let _ = entries::started();
@@ -137,8 +142,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         }
     }
     if let Some(mut ready) = ready {
-        // A supervisor that is gone has said so by a signal.
-        let _ = ready.write_all(&[1]);
+        Says::Serves.tell(&mut ready);
     }
     let served = poller.run(&dispatcher, &stop, PATIENCE);
     if let Err(error) = &served {
@@ -148,9 +152,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         }
     }
     info!("molt_worker stops");
+    let overdue = poller.host().overdue.load(Ordering::Relaxed) > 0;
     drop(dispatcher);
     drop(poller);
     drop(spill);
+    if overdue && served.is_ok() {
+        // To put everything away would be to wait for what does not end.
+        std::process::exit(0);
+    }
     Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED_LATER) })
 }
 

@@ -40,7 +40,7 @@ const TOTALS: [&str; 10] = [
 fn has_the_shape(report: &Value) {
     assert_eq!(keys(report), ["arena", "entries", "segment", "sessions", "totals", "worker"]);
     assert_eq!(keys(&report["segment"]), ["epoch", "layout_version", "name", "total_bytes"]);
-    assert_eq!(keys(&report["worker"]), ["pid", "state", "supervisor", "uptime_s"]);
+    assert_eq!(keys(&report["worker"]), ["overdue", "pid", "state", "supervisor", "uptime_s"]);
     assert_eq!(keys(&report["arena"]), ["blocks", "total_bytes", "used_bytes"]);
     for session in report["sessions"].as_array().unwrap() {
         assert_eq!(keys(session), ["arena_bytes", "channels", "in_flight", "leases", "pid", "slot", "state"]);

@@ -11,6 +11,7 @@ use crate::layout::{STATE_SERVING, STATE_STARTING, SlotState, channel, session, 
 use crate::os::now_ns;
 use crate::pulse::{self, SILENT_AFTER};
 use crate::segment::{Segment, SegmentError};
+use crate::stats::{EntryStats, Overdue};
 use crate::{Outcome, client::Failure, socket_path};
 
 /// Between the two looks.
@@ -34,6 +35,8 @@ pub enum Ill {
     DeadWorker,
     /// It is stopped, or its poller looks at nothing any more.
     StuckWorker,
+    /// Entries run on though their time was up long ago.
+    Overdue,
     /// It leaves, or has left; or it has been starting for long.
     NotServing,
     /// Nobody listens on its socket: no process can attach.
@@ -100,6 +103,7 @@ pub fn compare(segment: &Segment, before: Option<&Look>, now: &Look) -> Vec<Find
     }
     let mut found = of_peers(segment, now, before);
     found.extend(before.and_then(|before| of_extents(segment, before, now)));
+    found.extend(of_overdue(segment));
     let stuck = segment.map.u64(segment.geometry.total(totals::STUCK)).load(Ordering::Relaxed);
     if stuck > 0 {
         let text = format!(
@@ -162,6 +166,30 @@ fn of_worker(segment: &Segment) -> Option<Finding> {
             Some(finding(Ill::NotServing, text))
         }
     }
+}
+
+/// Threads that serve nobody any more. A supervisor is at work on it, so it is told in any case: it says why.
+fn of_overdue(segment: &Segment) -> Option<Finding> {
+    let overdue = Overdue::read(&segment.map);
+    if overdue.count == 0 {
+        return None;
+    }
+    let entry = (overdue.entry < segment.geometry.entries)
+        .then(|| EntryStats::read(&segment.map, &segment.geometry, overdue.entry))
+        .flatten()
+        .map_or_else(|| "an entry".to_owned(), |entry| format!("entry \"{}\"", entry.name));
+    let for_s = Duration::from_nanos(now_ns().saturating_sub(overdue.since_ns)).as_secs_f64();
+    let hint = match segment.is_supervised() {
+        true => "its supervisor replaces the worker; let the entry ask whether its time is up",
+        false => {
+            "take over with `molt_worker --replace`, or run it with --supervise; let the entry ask whether its time is up"
+        }
+    };
+    let text = format!(
+        "{entry} runs on though its time was up {for_s:.1} s ago; {} of the worker's threads serve nobody so; hint: {hint}",
+        overdue.count
+    );
+    Some(finding(Ill::Overdue, text))
 }
 
 fn of_socket(segment: &Segment) -> Option<Finding> {

@@ -177,6 +177,19 @@ pub mod supervision {
     pub const NEXT_START_NS: usize = 24;
 }
 
+/// Offset of what the worker says of requests that do not end, in the header page.
+pub const OVERDUE_AT: usize = 1024 + 3 * LINE;
+
+/// Places inside the block of requests that do not end: their time was up long ago, and their entry runs on.
+pub mod overdue {
+    /// u32: how many.
+    pub const COUNT: usize = 0;
+    /// u32: the entry slot of the one whose time was up first.
+    pub const ENTRY: usize = 4;
+    /// u64: CLOCK_MONOTONIC nanoseconds when its time was up.
+    pub const SINCE_NS: usize = 8;
+}
+
 /// Places inside a session slot.
 pub mod session {
     /// u64: [`super::slot_word`] of generation and state.
@@ -546,7 +559,8 @@ pub fn layout_hash() -> u64 {
         [entry::NAME_BYTES, entry::CALLS, entry::BUCKETS_AT, entry::BUCKETS, entry::BYTES, READY_AT],
     ];
     let supervised = [supervision::PID, supervision::RESTARTS, supervision::IN_A_ROW, supervision::LAST_END];
-    let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?}");
+    let late = [OVERDUE_AT, overdue::COUNT, overdue::ENTRY, overdue::SINCE_NS];
+    let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?}");
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));
     }

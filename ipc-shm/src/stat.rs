@@ -9,7 +9,7 @@ use crate::layout::{LAYOUT_VERSION, SlotState, session, totals};
 use crate::os::now_ns;
 use crate::outcome::Outcome;
 use crate::segment::Segment;
-use crate::stats::EntryStats;
+use crate::stats::{EntryStats, Overdue};
 
 /// A segment's figures. Serialises to what `molt-shm-stat NAME --json` prints.
 #[derive(Debug, Serialize)]
@@ -50,6 +50,8 @@ pub struct WorkerReport {
     pub state: &'static str,
     /// Seconds since its start.
     pub uptime_s: f64,
+    /// Requests whose time was up long ago and whose entry runs on.
+    pub overdue: u32,
     /// What its supervisor says, if it has one.
     pub supervisor: Option<SupervisorReport>,
 }
@@ -198,6 +200,7 @@ impl Report {
                 pid: header.worker_pid,
                 state: if segment.is_alive() { segment.state_name() } else { "dead" },
                 uptime_s: now_ns().saturating_sub(header.started_ns) as f64 / 1e9,
+                overdue: Overdue::read(map).count,
                 supervisor: SupervisorReport::of(segment),
             },
             arena: ArenaReport {

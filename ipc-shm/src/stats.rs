@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::layout::{Geometry, entry, totals};
+use crate::layout::{Geometry, OVERDUE_AT, entry, overdue, totals};
 use crate::mapping::Mapping;
 use crate::outcome::Outcome;
 
@@ -34,6 +34,35 @@ pub fn record_run(map: &Mapping, geometry: &Geometry, index: u32, nanoseconds: u
     let at = geometry.entry(index);
     map.u64(at + entry::CALLS).fetch_add(1, Ordering::Relaxed);
     map.u64(at + entry::BUCKETS_AT + bucket(nanoseconds) * 8).fetch_add(1, Ordering::Relaxed);
+}
+
+/// Requests whose time was up long ago and whose entry runs on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overdue {
+    /// How many.
+    pub count: u32,
+    /// The entry slot of the one whose time was up first.
+    pub entry: u32,
+    /// When that was, CLOCK_MONOTONIC nanoseconds.
+    pub since_ns: u64,
+}
+
+impl Overdue {
+    /// Says so in the segment.
+    pub fn show(&self, map: &Mapping) {
+        map.u32(OVERDUE_AT + overdue::ENTRY).store(self.entry, Ordering::Relaxed);
+        map.u64(OVERDUE_AT + overdue::SINCE_NS).store(self.since_ns, Ordering::Relaxed);
+        map.u32(OVERDUE_AT + overdue::COUNT).store(self.count, Ordering::Relaxed);
+    }
+
+    /// What is said there.
+    pub fn read(map: &Mapping) -> Self {
+        Self {
+            count: map.u32(OVERDUE_AT + overdue::COUNT).load(Ordering::Relaxed),
+            entry: map.u32(OVERDUE_AT + overdue::ENTRY).load(Ordering::Relaxed),
+            since_ns: map.u64(OVERDUE_AT + overdue::SINCE_NS).load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// The bucket of a value: its power of two, cut into 8 equal parts. A bucket is at most 12.5% wide.

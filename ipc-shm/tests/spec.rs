@@ -200,6 +200,9 @@ fn slots_lie_as_documented() {
     let fields = named!(supervision: PID, RESTARTS, IN_A_ROW, LAST_END, LAST_END_NS, NEXT_START_NS);
     assert_slot("supervision", "supervision", fields, &[], &[]);
 
+    let fields = named!(overdue: COUNT, ENTRY, SINCE_NS);
+    assert_slot("overdue", "overdue", fields, &[], &[]);
+
     let fields = named!(attention: WORKER_SLEEP, CHANNELS);
     assert_slot("attention", "attention", fields, &["bits"], &[("channels", layout::LINE as u64)]);
 
@@ -235,7 +238,7 @@ fn constants_are_as_documented() {
         ("totals::COUNT", totals::COUNT),
     ];
     let top = named!(layout: LAYOUT_VERSION, MAGIC, LINE, ALIGN, PAGE, SOCKET_PATH_MAX, READY_AT, STATE_STARTING,
-        STATE_SERVING, STATE_STOPPING, STATE_STOPPED, HEARTBEAT_AT, SUPERVISION_AT);
+        STATE_SERVING, STATE_STOPPING, STATE_STOPPED, HEARTBEAT_AT, SUPERVISION_AT, OVERDUE_AT);
     let source: String = LAYOUT_SOURCE.lines().filter(|line| !line.starts_with(' ')).collect::<Vec<_>>().join("\n");
     assert_complete("layout", &source, top.keys());
     let states: BTreeMap<String, u64> =

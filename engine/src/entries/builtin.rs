@@ -62,11 +62,13 @@ struct Health<'a> {
 }
 
 fn health(run: &mut Run<'_>) -> Result<Output, Failure> {
+    let host = run.request.host();
+    let degraded = host.overdue.load(std::sync::atomic::Ordering::Relaxed) > 0;
     let health = Health {
-        status: "ok",
+        status: if degraded { "degraded" } else { "ok" },
         pid: std::process::id(),
         uptime_s: STARTED.get_or_init(Instant::now).elapsed().as_secs_f64(),
-        queued: run.request.host().queued.load(std::sync::atomic::Ordering::Relaxed),
+        queued: host.queued.load(std::sync::atomic::Ordering::Relaxed),
         version: env!("CARGO_PKG_VERSION"),
         manifest: MANIFEST.get().map(|hash| format!("{hash:016x}")),
     };

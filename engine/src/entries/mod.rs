@@ -164,6 +164,11 @@ impl Registry {
         self.entries.get(name)
     }
 
+    /// The name of the entry in that slot.
+    pub fn name(&self, slot: u32) -> &str {
+        self.names.get(slot as usize).map_or("", String::as_str)
+    }
+
     /// What to say to somebody who asked for an entry that is not there.
     pub fn unknown(&self, name: &str) -> Failure {
         let text = if name == QUERY {

@@ -49,6 +49,9 @@ pub struct Host {
     pub blocks: Arc<Blocks>,
     /// Requests that wait for a thread. The engine keeps it.
     pub queued: AtomicUsize,
+    /// Requests that run on though their time was up long ago: nobody waits for them, and nothing stops them. The engine
+    /// keeps it.
+    pub overdue: AtomicUsize,
     /// Wakes the poller, once there is one.
     pub(super) wake: OnceLock<Arc<EventFd>>,
 }
@@ -58,7 +61,13 @@ impl Host {
     pub fn new(segment: Segment) -> Arc<Self> {
         let arena = Arena::new(segment.map.clone(), segment.geometry, OWNER_WORKER);
         let blocks = Blocks::new(arena, u64::MAX);
-        Arc::new(Self { segment, blocks, queued: AtomicUsize::new(0), wake: OnceLock::new() })
+        Arc::new(Self {
+            segment,
+            blocks,
+            queued: AtomicUsize::new(0),
+            overdue: AtomicUsize::new(0),
+            wake: OnceLock::new(),
+        })
     }
 
     /// A block for a result. If the arena is full, what `peer` has let go of is collected first.

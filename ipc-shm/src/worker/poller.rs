@@ -244,7 +244,8 @@ impl Poller {
             }
             let worked = self.take_attention(service, full, stopping.is_some());
             if let Some(since) = stopping {
-                let running = self.in_flight();
+                // What does not end ends with this process.
+                let running = (self.in_flight() as usize).saturating_sub(self.host.overdue.load(Ordering::Relaxed));
                 let patience = if stop.is_leaving() { patience.max(SUCCEEDED_PATIENCE) } else { patience };
                 if (running == 0 && !worked) || since.elapsed() > patience {
                     return Ok(());

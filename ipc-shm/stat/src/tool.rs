@@ -216,6 +216,9 @@ fn text(report: &Report) -> String {
         report.segment.epoch
     );
     let _ = writeln!(out, "worker    {}  pid {}  up {:.0} s", worker.state, worker.pid, worker.uptime_s);
+    if worker.overdue > 0 {
+        let _ = writeln!(out, "overdue   {} requests run on though their time was up; see doctor", worker.overdue);
+    }
     if let Some(supervisor) = &worker.supervisor {
         let _ = writeln!(out, "restarts  {}", supervisor.text);
     }
@@ -271,6 +274,7 @@ fn prometheus(report: &Report) -> String {
     if let Some(supervisor) = &report.worker.supervisor {
         let _ = writeln!(out, "molt_restarts_total{{segment=\"{name}\"}} {}", supervisor.restarts);
     }
+    let _ = writeln!(out, "molt_overdue{{segment=\"{name}\"}} {}", report.worker.overdue);
     let _ = writeln!(out, "molt_arena_bytes{{segment=\"{name}\"}} {}", report.arena.total_bytes);
     let _ = writeln!(out, "molt_arena_used_bytes{{segment=\"{name}\"}} {}", report.arena.used_bytes);
     let _ = writeln!(out, "molt_sessions{{segment=\"{name}\"}} {}", report.sessions.len());

@@ -60,7 +60,11 @@ pub fn verdict(now: &Snapshot, rates: &Rates) -> Verdict {
         return Verdict { level: Level::Ill, worker, text };
     }
     if let Some(first) = has(Ill::StuckWorker).or(findings.first()) {
-        let level = if matches!(first.ill, Ill::StuckWorker | Ill::NotServing) { Level::Ill } else { Level::Look };
+        let level = if matches!(first.ill, Ill::StuckWorker | Ill::NotServing | Ill::Overdue) {
+            Level::Ill
+        } else {
+            Level::Look
+        };
         let others = match findings.len() {
             0 | 1 => String::new(),
             more => format!(" (and {} more, see `molt-shm-stat doctor`)", more - 1),
