@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arrow_array::RecordBatchIterator;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
-use molt_ipc_shm::Outcome;
 use molt_ipc_shm::client::{
     Body, Client, ClientBlock, Failure, LoopChannel, Payload, Reply, Request, Session, Submitted,
 };
 use molt_ipc_shm::table::{Encoded, Table};
+use molt_ipc_shm::{Outcome, TraceContext};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 /// What keeps a reply's bytes alive.
@@ -64,6 +64,8 @@ pub struct Arguments<'a> {
     pub blocks: Vec<Arc<ClientBlock>>,
     /// The blocks' names, or none for one unnamed body.
     pub names: Option<&'a str>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
     /// Codecs of payload and answer.
     pub codec: u8,
     /// See `codec`.
@@ -99,6 +101,7 @@ impl Arguments<'_> {
             resend: self.flags & 2 == 0,
             timeout: own,
             fallback_timeout: fallback,
+            trace: self.trace,
         })
     }
 }

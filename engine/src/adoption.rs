@@ -153,6 +153,7 @@ impl Predecessor {
             resend: false,
             timeout: Some(ANSWERS_WITHIN),
             fallback_timeout: ANSWERS_WITHIN,
+            trace: None,
         };
         let mut called = self.client.call(&request)?;
         loop {

@@ -17,6 +17,7 @@ use crate::body;
 use crate::cancel::CancelToken;
 use crate::entries::{Entry, Output, Ran, Registry, Run};
 use crate::failure::Failure;
+use crate::log::Origin;
 use crate::queue::{FairQueue, Pushed};
 use crate::watchdog::{Running, Threads, Watchdog, lock};
 
@@ -131,7 +132,7 @@ impl Service for Dispatcher {
     fn tick(&self) {
         let shared = &self.shared;
         shared.drop_expired();
-        shared.watchdog.look(&shared.running, &shared.host, |slot| shared.registry.name(slot));
+        shared.watchdog.look(&shared.running, &shared.host);
     }
 }
 
@@ -200,8 +201,9 @@ impl Shared {
 
     /// No panic ends a thread: a request that is dropped on the way out answers Internal by itself.
     fn run_contained(&self, entry: &Entry, request: Inflight, scratch: &mut Vec<u8>, thread: Option<usize>) {
+        let _origin = Origin::of(&request, entry.slot).enter();
         if catch_unwind(AssertUnwindSafe(|| self.run(entry, request, scratch, thread))).is_err() {
-            error!(entry = entry.name, "the worker panicked while it answered");
+            error!("the worker panicked while it answered");
         }
     }
 
@@ -224,7 +226,8 @@ impl Shared {
         let cancel = CancelToken::new();
         if let Some(index) = thread {
             let (probe, cancel) = (request.probe(), cancel.clone());
-            *lock(&self.running[index]) = Some(Running { probe, cancel, slot: entry.slot, deadline_ns, logged: false });
+            let (origin, slot) = (Origin::of(&request, entry.slot), entry.slot);
+            *lock(&self.running[index]) = Some(Running { probe, cancel, origin, slot, deadline_ns, logged: false });
         }
         let before = Taken::now();
         let result = self.guarded(entry, &request, deadline_ns, cancel, scratch);
@@ -241,7 +244,11 @@ impl Shared {
             Err(failure) => (Err(failure), Taken::default()),
         };
         let answer = result.and_then(|output| write(entry, &request, output)).unwrap_or_else(|failure| {
-            debug!(entry = entry.name, outcome = failure.outcome.name(), message = failure.message, "request failed");
+            match failure.outcome {
+                // The entry is wrong, or the worker: nobody else will say so.
+                Outcome::Internal => error!(message = failure.message, "request failed"),
+                outcome => debug!(outcome = outcome.name(), message = failure.message, "request failed"),
+            }
             answer_of(failure)
         });
         let taken = Taken::now().since(before);
@@ -252,6 +259,7 @@ impl Shared {
         metrics.exec_us = micros(took);
         metrics.allocs = (taken.allocs + foreign.allocs).min(u32::MAX as u64) as u32;
         metrics.alloc_bytes = taken.bytes + foreign.bytes;
+        debug!(outcome = answer.outcome.name(), queue_us, exec_us = metrics.exec_us, "request answered");
         request.answer(Answer { metrics, ..answer });
     }
 
@@ -279,7 +287,7 @@ impl Shared {
         let deadline = Instant::now() + Duration::from_nanos(deadline_ns.saturating_sub(now_ns()));
         let mut run = Run { request, accept, deadline, cancel, scratch };
         catch_unwind(AssertUnwindSafe(|| entry.run(&mut run))).unwrap_or_else(|_| {
-            error!(entry = entry.name, pid = request.pid(), "an entry panicked");
+            error!("an entry panicked");
             Err(Failure::internal(format!("entry \"{}\" panicked; the worker goes on", entry.name)))
         })
     }

@@ -11,6 +11,7 @@
 //! | `entries/` | the entries: built-in, native, SQL |
 //! | `sql/` | DataFusion: tables, statements, kept plans |
 //! | `failure`, `cancel`, `alloc` | how a request fails; how it is taken back; what it allocates |
+//! | `log` | lines on standard error, each with the request that it is about |
 #![warn(missing_docs)]
 
 mod adoption;
@@ -21,6 +22,7 @@ mod cancel;
 mod dispatch;
 mod entries;
 mod failure;
+mod log;
 mod manifest;
 mod queue;
 mod spill;
@@ -29,24 +31,16 @@ mod supervise;
 mod watchdog;
 mod worker;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 fn main() -> ExitCode {
     let arguments = arguments::Arguments::parse();
-    let filter = EnvFilter::try_from_env("MOLT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    log::start();
     // Huge pages would make an idle worker 14 MB larger; what they save in queries is within the noise of one.
     let _ = nix::sys::prctl::set_thp_disable(true);
     // A panic is one request's error: a line in the log, not a stack trace.

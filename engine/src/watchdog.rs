@@ -13,6 +13,7 @@ use molt_ipc_shm::worker::{Host, Probe};
 use tracing::{error, info};
 
 use crate::cancel::CancelToken;
+use crate::log::Origin;
 
 /// How often a supervisor is told again while entries do not end.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
@@ -57,6 +58,8 @@ pub struct Running {
     pub probe: Probe,
     /// Tells the entry.
     pub cancel: CancelToken,
+    /// Where it comes from, for the log.
+    pub origin: Origin,
     /// The entry's slot.
     pub slot: u32,
     /// When its time is up, CLOCK_MONOTONIC nanoseconds.
@@ -93,8 +96,8 @@ impl Watchdog {
         Self { grace, supervisor: supervisor.map(Mutex::new), seen: Mutex::default() }
     }
 
-    /// Looks once; `name` is an entry's by its slot.
-    pub fn look<'n>(&self, threads: &Threads, host: &Host, name: impl Fn(u32) -> &'n str) {
+    /// Looks once.
+    pub fn look(&self, threads: &Threads, host: &Host) {
         let (now, grace_ns) = (now_ns(), self.grace.as_nanos() as u64);
         let (mut overdue, mut news) = (Overdue::default(), false);
         for thread in threads {
@@ -109,7 +112,8 @@ impl Watchdog {
             overdue.count += 1;
             if !std::mem::replace(&mut running.logged, true) {
                 news = true;
-                self.log(name(running.slot), Duration::from_nanos(now - running.deadline_ns));
+                let _origin = running.origin.enter();
+                self.log(Duration::from_nanos(now - running.deadline_ns));
             }
         }
         let mut seen = lock(&self.seen);
@@ -131,7 +135,7 @@ impl Watchdog {
         }
     }
 
-    fn log(&self, entry: &str, late: Duration) {
+    fn log(&self, late: Duration) {
         let hint = match self.supervisor {
             Some(_) => "the supervisor replaces this worker; let the entry ask whether its time is up",
             None => {
@@ -139,7 +143,7 @@ impl Watchdog {
                  let the entry ask whether its time is up"
             }
         };
-        error!(entry, late_ms = late.as_millis() as u64, "an entry runs on though its time is up; hint: {hint}");
+        error!(late_ms = late.as_millis() as u64, "an entry runs on though its time is up; hint: {hint}");
     }
 }
 

@@ -19,6 +19,7 @@ use crate::adoption::Predecessor;
 use crate::arguments::{Arena, Arguments, Handed};
 use crate::dispatch::Dispatcher;
 use crate::entries::{self, Registry};
+use crate::log;
 use crate::manifest::{Manifest, TableSource};
 use crate::spill::SpillFolder;
 use crate::sql::{Spill, SqlEngine, SqlLimits};
@@ -86,6 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         let limit = entry.limit.map_or(0, |limit| limit.as_nanos() as u64);
         stats::name_entry(&segment.map, &segment.geometry, entry.slot, &entry.name, limit, entry.idempotent);
     }
+    log::name_entries(&registry.names);
     let names = registry.names.join(" ");
     let handed = arguments.supervised.map(|handed| adopt(handed, &plan)).transpose()?;
     let (listener, ready) = handed.map_or((None, None), |(listener, ready)| (Some(listener), Some(ready)));

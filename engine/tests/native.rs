@@ -58,6 +58,35 @@ fn a_panic_is_one_requests_internal_error() {
     worker.counts("internal", 3);
 }
 
+/// Whoever has a trace's id finds what the worker said of its request.
+#[test]
+fn the_log_names_entry_process_and_trace() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let worker = Worker::trial(&[]);
+    let client = worker.client();
+    let traced = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    ask("trial_panic", r#"{"text": "of the trace"}"#).trace(&traced).call(&client).fails(Outcome::Internal, &[]);
+    ask("trial_panic", r#"{"text": "of no trace"}"#).call(&client).fails(Outcome::Internal, &[]);
+    ask("trial_panic", r#"{"text": "of a wrong one"}"#)
+        .trace("00-12-34-56")
+        .call(&client)
+        .fails(Outcome::Internal, &[]);
+    let log = worker.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("request failed")).collect();
+    let origin = format!("entry=\"trial_panic\" pid={}", std::process::id());
+    assert!(
+        lines.len() == 3 && lines[0].ends_with(&format!("{origin} trace_id={TRACE} traceparent={traced}")),
+        "{log}"
+    );
+    assert!(lines[1].ends_with(&origin) && lines[2].ends_with(&origin), "{log}");
+    // Bodies that lie in the arena and those that travel inline: the context ends either frame.
+    for bytes in [0, 100, 4_000, 100_000] {
+        let body = vec![7; bytes];
+        let answer = Ask::of("echo").body(Codec::Raw, &body).trace(&traced).call(&client);
+        assert_eq!(answer.bytes(), body);
+    }
+}
+
 /// Fault 58: a stack that overflows. The worker dies of it, which costs what was in flight, and the next one serves.
 #[test]
 fn an_overflowed_stack_is_a_lost_worker_and_the_next_one_serves() {

@@ -80,7 +80,9 @@ fn a_supervised_worker_is_replaced_under_load_and_nobody_else_loses_a_request() 
     nothing_was_lost(loads);
     assert_eq!(serving_pid(&worker), Some(now));
     let log = worker.log();
-    assert!(log.contains("trial_hold") && log.contains("runs on though its time is up"), "{log}");
+    let line = log.lines().find(|line| line.contains("runs on though its time is up"));
+    let origin = format!("entry=\"trial_hold\" pid={}", std::process::id());
+    assert!(line.is_some_and(|line| line.contains(&origin)), "{log}");
     assert_eq!(names_of(&worker.shm).len(), 1);
     assert_eq!(health(&client)["status"], "ok");
 }

@@ -1,7 +1,7 @@
 //! What travels in the rings: a request's head and a response's head, then their variable parts.
 //!
 //! ```text
-//! request   | RequestHead 64 | entry name | params | names | handles 32 each | payload |
+//! request   | RequestHead 64 | entry name | params | names | handles 32 each | payload | trace 25 |
 //! response  | ResponseHead 64 | body, or text and details                              |
 //! ```
 //! A frame is contiguous, begins at a multiple of 64 and is copied out of the ring before a byte of it is believed.
@@ -28,7 +28,15 @@ pub mod request_flag {
     pub const NAMED: u16 = 4;
     /// The first handle is not payload but params, which were too long to travel inline.
     pub const PARAMS_HANDLE: u16 = 8;
+    /// The frame ends in a [`TraceContext`](crate::TraceContext).
+    pub const TRACED: u16 = 16;
 }
+
+/// Every request flag that there is.
+pub const REQUEST_FLAGS: u16 = {
+    use request_flag::{HANDLES, IDEMPOTENT, NAMED, PARAMS_HANDLE, TRACED};
+    IDEMPOTENT | HANDLES | NAMED | PARAMS_HANDLE | TRACED
+};
 
 /// Response flags.
 pub mod response_flag {

@@ -559,7 +559,7 @@ pub fn layout_hash() -> u64 {
         [entry::NAME_BYTES, entry::CALLS, entry::BUCKETS_AT, entry::BUCKETS, entry::BYTES, READY_AT],
     ];
     let supervised = [supervision::PID, supervision::RESTARTS, supervision::IN_A_ROW, supervision::LAST_END];
-    let late = [OVERDUE_AT, overdue::COUNT, overdue::ENTRY, overdue::SINCE_NS];
+    let late = [OVERDUE_AT, overdue::COUNT, overdue::ENTRY, overdue::SINCE_NS, crate::TraceContext::BYTES];
     let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?}");
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));

@@ -9,7 +9,7 @@
 //! | `segment`, `locks` | the shared-memory object: made, named, found, checked; who may change its name |
 //! | `nameless` | a segment without a name |
 //! | `address`, `socket_path` | where a worker is found; who has the path of a socket |
-//! | `ring`, `frame` | frames in a ring; what a frame says |
+//! | `ring`, `frame`, `trace` | frames in a ring; what a frame says, and of which trace |
 //! | `doorbell`, `bell`, `spin` | waking who sleeps, and only who sleeps |
 //! | `attention` | what the worker should look at |
 //! | `cell` | how far a request came |
@@ -46,6 +46,7 @@ mod outcome;
 pub mod record;
 pub mod ring;
 pub mod slot;
+mod trace;
 pub mod word;
 
 // What the operating system takes part in.
@@ -94,3 +95,4 @@ pub use outcome::Outcome;
 pub use segment::{Segment, SegmentError};
 #[cfg(not(loom))]
 pub use supervision::{LastEnd, Supervised, Supervision};
+pub use trace::TraceContext;

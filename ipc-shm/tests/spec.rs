@@ -11,7 +11,7 @@ use molt_ipc_shm::cell::{self, CellState};
 use molt_ipc_shm::frame::{self, Codec, Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use molt_ipc_shm::handshake::{Hello, Leave, MESSAGE_MAX, Opened, Welcome, message};
 use molt_ipc_shm::layout::{
-    self, Geometry, Header, SlotState, attention, channel, entry, session, supervision, totals,
+    self, Geometry, Header, SlotState, attention, channel, entry, overdue, session, supervision, totals,
 };
 use molt_ipc_shm::mapping::Mapping;
 use molt_ipc_shm::record::Field;
@@ -297,7 +297,7 @@ fn numbers_on_the_wire_are_as_documented() {
     assert_complete("kind", block(FRAME_SOURCE, "pub mod kind"), kinds.keys());
     assert_eq!(values(MESSAGES, "frame kinds"), kinds);
 
-    let flags = named!(request_flag: IDEMPOTENT, HANDLES, NAMED, PARAMS_HANDLE);
+    let flags = named!(request_flag: IDEMPOTENT, HANDLES, NAMED, PARAMS_HANDLE, TRACED);
     assert_complete("request_flag", block(FRAME_SOURCE, "pub mod request_flag"), flags.keys());
     assert_eq!(values(MESSAGES, "request flags"), flags);
 

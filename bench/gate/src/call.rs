@@ -99,6 +99,7 @@ pub fn walk(arguments: &Arguments, bytes: usize) {
         resend: false,
         timeout: Some(PATIENCE),
         fallback_timeout: PATIENCE,
+        trace: None,
     };
     crate::walk(arguments, || {
         let Submitted::Id(sent) = channel.submit(&request) else { panic!("an empty ring has room") };

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from _thread import RLock
 
-from . import attaching, codecs, forks, reply, request
+from . import attaching, codecs, forks, reply, request, trace
 from ._lib import NULL, Failure, ffi, lib
 from .block import Block
 from .breaker import CLOSED, Breaker
@@ -34,7 +34,7 @@ _RESTART_SECONDS = 5.0
 """How long a payload that is to be placed in shared memory waits for a worker that is being started."""
 _call, _call_bytes, _wait = lib.molt_call, lib.molt_call_bytes, lib.molt_wait
 _take = reply.take
-_build, _build_bytes = request.build, request.build_bytes
+_build, _build_bytes, _trace = request.build, request.build_bytes, trace.context
 MSGPACK, ARROW = codecs.MSGPACK, codecs.ARROW
 
 
@@ -89,6 +89,7 @@ class Client(ResidentTables):
         idempotent: bool | None = None,
         *,
         cancel: Event | None = None,
+        traceparent: str | None = None,
     ) -> Any:
         """Runs `entry` in the worker and returns its answer.
 
@@ -96,7 +97,8 @@ class Client(ResidentTables):
         or "arrow" (anything with `__arrow_c_stream__` or `__arrow_c_array__`, or the bytes of an Arrow IPC stream;
         answers a `Table`). params travel beside the payload and win over anything of that name in it. idempotent: may
         the call be sent again when the worker dies while it runs (None: as the entry says). cancel: a `threading.Event`;
-        once it is set the request is taken back, in the worker too, within a tenth of a second. Raises `MoltError`.
+        once it is set the request is taken back, in the worker too, within a tenth of a second. traceparent: the W3C
+        trace that the worker's log lines shall name (None: that of OpenTelemetry's current span). Raises `MoltError`.
         """
         if codec == "msgpack":
             number = MSGPACK
@@ -107,9 +109,11 @@ class Client(ResidentTables):
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
         try:
             gone = None if cancel is None else cancel.is_set
-            if type(body) is bytes and not params:
+            trace = _trace(traceparent)
+            if type(body) is bytes and not params and not trace:
                 return self._run(entry, _build_bytes(entry, number, body, idempotent, ns), _call_bytes, gone).value()
-            return self._run(entry, _build(entry, number, number, body, params, idempotent, ns), gone=gone).value()
+            arguments = _build(entry, number, number, body, params, idempotent, ns, trace)
+            return self._run(entry, arguments, gone=gone).value()
         finally:
             if number == ARROW:
                 _release(body)
@@ -122,14 +126,18 @@ class Client(ResidentTables):
         timeout: float | None = None,
         params: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
+        *,
+        traceparent: str | None = None,
     ) -> Any:
         """`call` for event loops. Cancelling the task cancels the request in the worker."""
+        trace = _trace(traceparent)
         number = codecs.number(codec)
         await self.aattach(number == ARROW)
         body = codecs.encode(number, payload) if number != ARROW else self.place(payload)
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
         try:
-            return (await self._arun(entry, _build(entry, number, number, body, params, idempotent, ns))).value()
+            arguments = _build(entry, number, number, body, params, idempotent, ns, trace)
+            return (await self._arun(entry, arguments)).value()
         finally:
             if number == ARROW:
                 _release(body)

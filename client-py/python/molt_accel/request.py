@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import codecs
 from ._lib import NULL, ffi
 from .block import Block
+from .trace import context
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
 if TYPE_CHECKING:
@@ -30,20 +31,23 @@ def build(
     params: Mapping[str, Any] | None,
     idempotent: bool | None,
     timeout_ns: int,
+    trace: bytes | None = None,
 ) -> Request:
-    """A request whose payload is bytes, a buffer, or one `Block`."""
+    """A request whose payload is bytes, a buffer, or one `Block`. trace: see trace.py; None: what it says."""
+    if trace is None:
+        trace = context()
     name = _names.get(entry) or _name(entry)
     packed = codecs.pack(params, "params") if params else b""
     if type(payload) is Block:
         return (
             name, len(name), packed, len(packed), NULL, 0, _pointers((payload,)), 1, b"", 0,
-            codec, accept, FLAGS[idempotent], timeout_ns,
+            trace, len(trace), codec, accept, FLAGS[idempotent], timeout_ns,
         )  # fmt: skip
     if type(payload) is not bytes:
         payload = ffi.from_buffer("uint8_t[]", payload)
     return (
         name, len(name), packed, len(packed), payload, len(payload), NULL, 0, b"", 0,
-        codec, accept, FLAGS[idempotent], timeout_ns,
+        trace, len(trace), codec, accept, FLAGS[idempotent], timeout_ns,
     )  # fmt: skip
 
 
@@ -58,9 +62,10 @@ def build_tables(entry: str, tables: Mapping[str, Block], params: bytes, flags: 
     name = _names.get(entry) or _name(entry)
     names = b"\0".join(table.encode() for table in tables)
     blocks = tuple(tables.values())
+    trace = context()
     return (
         name, len(name), params, len(params), NULL, 0, _pointers(blocks), len(blocks), names, len(names),
-        codecs.ARROW, codecs.ARROW, flags, timeout_ns,
+        trace, len(trace), codecs.ARROW, codecs.ARROW, flags, timeout_ns,
     )  # fmt: skip
 
 

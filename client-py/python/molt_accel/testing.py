@@ -95,6 +95,7 @@ class Fake:
         idempotent: bool | None = None,
         *,
         cancel: Any = None,
+        traceparent: str | None = None,
     ) -> Any:
         """`Client.call`."""
         number = codecs.number(codec)

@@ -50,6 +50,8 @@ pub unsafe extern "C" fn molt_call(
     nblocks: usize,
     names: *const c_char,
     names_len: usize,
+    trace: *const c_char,
+    trace_len: usize,
     codec: i32,
     accept: i32,
     flags: u32,
@@ -70,6 +72,8 @@ pub unsafe extern "C" fn molt_call(
                 nblocks,
                 names,
                 names_len,
+                trace,
+                trace_len,
                 codec,
                 accept,
                 flags,
@@ -101,8 +105,18 @@ pub unsafe extern "C" fn molt_call_bytes(
             let (entry, payload) = (bytes(entry.cast(), entry_len), bytes(payload, payload_len));
             let (codec, accept) = (codec as u8, codec as u8);
             let blocks = Vec::new();
-            let arguments =
-                Arguments { entry, params: &[], payload, blocks, names: None, codec, accept, flags, timeout_ns };
+            let arguments = Arguments {
+                entry,
+                params: &[],
+                payload,
+                blocks,
+                names: None,
+                trace: None,
+                codec,
+                accept,
+                flags,
+                timeout_ns,
+            };
             let client = (*client).0.clone();
             arguments.with_request(|request| client.call(request))
         });

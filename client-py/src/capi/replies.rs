@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::slice;
 
-use molt_ipc_shm::Outcome;
 use molt_ipc_shm::client::Failure;
+use molt_ipc_shm::{Outcome, TraceContext};
 
 use crate::hold::{Arguments, Hold};
 
@@ -130,6 +130,8 @@ pub(super) unsafe fn arguments<'a>(
     nblocks: usize,
     names: *const c_char,
     names_len: usize,
+    trace: *const c_char,
+    trace_len: usize,
     codec: i32,
     accept: i32,
     flags: u32,
@@ -146,18 +148,21 @@ pub(super) unsafe fn arguments<'a>(
             .collect()
     };
     // SAFETY: the C caller promises the lengths.
-    let (entry, params, payload, names) = unsafe {
+    let (entry, params, payload, names, trace) = unsafe {
         (
             bytes(entry.cast(), entry_len),
             bytes(params, params_len),
             bytes(payload, payload_len),
             bytes(names.cast(), names_len),
+            bytes(trace.cast(), trace_len),
         )
     };
     let names = (!names.is_empty()).then(|| std::str::from_utf8(names)).transpose();
     let names = names.map_err(|_| Failure::new(Outcome::InvalidInput, "a table's name is not UTF-8"))?;
     let (codec, accept) = (codec as u8, accept as u8);
-    Ok(Arguments { entry, params, payload, blocks, names, codec, accept, flags, timeout_ns })
+    // By the standard, a traceparent that is none is as if there were none.
+    let trace = std::str::from_utf8(trace).ok().and_then(TraceContext::parse);
+    Ok(Arguments { entry, params, payload, blocks, names, trace, codec, accept, flags, timeout_ns })
 }
 
 /// Lets go of what a reply keeps alive. Safe to call twice.

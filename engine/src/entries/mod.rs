@@ -164,11 +164,6 @@ impl Registry {
         self.entries.get(name)
     }
 
-    /// The name of the entry in that slot.
-    pub fn name(&self, slot: u32) -> &str {
-        self.names.get(slot as usize).map_or("", String::as_str)
-    }
-
     /// What to say to somebody who asked for an entry that is not there.
     pub fn unknown(&self, name: &str) -> Failure {
         let text = if name == QUERY {
@@ -264,7 +259,7 @@ impl Entry {
         params.extend(given); // what the server vouches for wins over what the body says
         let answer = entry.run(tables, &params, &context)?;
         let plans = answer.plans;
-        tracing::debug!(entry = self.name, plans, rows = answer.rows(), "statement run");
+        tracing::debug!(plans, rows = answer.rows(), "statement run");
         let output = match run.accept {
             Codec::Arrow => Output::Table(answer.schema, answer.batches),
             codec => {

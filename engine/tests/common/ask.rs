@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use molt_ipc_shm::client::{Called, Client, Failure, LoopChannel, Payload, Reply, Request, Submitted};
 use molt_ipc_shm::frame::ResponseHead;
-use molt_ipc_shm::{Codec, Outcome};
+use molt_ipc_shm::{Codec, Outcome, TraceContext};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ pub struct Ask<'a> {
     accept: u8,
     timeout: Duration,
     idempotent: Option<bool>,
+    trace: Option<TraceContext>,
 }
 
 /// A MsgPack value.
@@ -33,7 +34,7 @@ impl<'a> Ask<'a> {
     pub fn of(entry: &'a str) -> Self {
         let codec = Codec::Json as u8;
         let payload = Payload::Bytes(&[]);
-        Self { entry, params: Vec::new(), payload, codec, accept: 0, timeout: SOON, idempotent: None }
+        Self { entry, params: Vec::new(), payload, codec, accept: 0, timeout: SOON, idempotent: None, trace: None }
     }
 
     /// The body.
@@ -77,6 +78,12 @@ impl<'a> Ask<'a> {
         self
     }
 
+    /// The trace that it belongs to.
+    pub fn trace(mut self, traceparent: &str) -> Self {
+        self.trace = TraceContext::parse(traceparent);
+        self
+    }
+
     fn request(&self, resend: bool) -> Request<'_> {
         Request {
             entry: self.entry.as_bytes(),
@@ -88,6 +95,7 @@ impl<'a> Ask<'a> {
             resend,
             timeout: Some(self.timeout),
             fallback_timeout: SOON,
+            trace: self.trace,
         }
     }
 

@@ -208,6 +208,7 @@ fn submit(channel: &mut Channel, input: &mut Input<'_>) {
         resend: true,
         timeout: Some(Duration::ZERO),
         fallback_timeout: Duration::ZERO,
+        trace: None,
     };
     let session = channel.session().clone();
     let _ = session.deadline(&request);

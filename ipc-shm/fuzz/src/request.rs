@@ -3,9 +3,10 @@
 
 use std::sync::atomic::Ordering;
 
+use molt_ipc_shm::TraceContext;
 use molt_ipc_shm::arena::{Arena, OWNER_WORKER};
 use molt_ipc_shm::cell;
-use molt_ipc_shm::frame::{Handle, NAME_MAX, RequestHead, ResponseHead, kind, request_flag};
+use molt_ipc_shm::frame::{Handle, NAME_MAX, REQUEST_FLAGS, RequestHead, ResponseHead, kind, request_flag};
 use molt_ipc_shm::layout::totals;
 use molt_ipc_shm::ring::{Consumer, RingPlace};
 use molt_ipc_shm::segment::Segment;
@@ -85,7 +86,7 @@ fn repaired(mode: u8, given: &[u8], segment: &Segment) -> Vec<u8> {
     }
     if said(2) {
         head.cell %= geometry.cells_per_channel;
-        head.flags &= 15;
+        head.flags &= REQUEST_FLAGS;
     }
     if said(4) {
         // Lengths that share out what there is.
@@ -99,8 +100,13 @@ fn repaired(mode: u8, given: &[u8], segment: &Segment) -> Vec<u8> {
         head.params_len = take(head.params_len as usize % 128) as u32;
         head.names_len = take(head.names_len as usize % 64) as u32;
         head.handles = (take(head.handles as usize % 4 * Handle::BYTES) / Handle::BYTES) as u16;
+        if head.flags & request_flag::TRACED != 0 && take(TraceContext::BYTES) < TraceContext::BYTES {
+            return frame; // as it is: too short for what it says
+        }
         let parts = head.name_len as usize + head.params_len as usize + head.names_len as usize;
-        head.payload_len = (frame.len() - RequestHead::BYTES - parts - head.handles as usize * Handle::BYTES) as u32;
+        let traced = if head.flags & request_flag::TRACED != 0 { TraceContext::BYTES } else { 0 };
+        let rest = frame.len() - RequestHead::BYTES - parts - head.handles as usize * Handle::BYTES;
+        head.payload_len = (rest - traced) as u32;
     }
     if said(8) && head.handles < 8 {
         let handles = RequestHead::BYTES + head.name_len as usize + head.params_len as usize + head.names_len as usize;
@@ -142,10 +148,11 @@ fn expected(frame: &[u8], segment: &Segment, own: &Arena) -> Result<(RequestHead
     let names = part(head.names_len as usize)?;
     let handles = part(head.handles as usize * Handle::BYTES)?;
     let payload = part(head.payload_len as usize)?;
+    let _trace = part(if head.flags & request_flag::TRACED != 0 { TraceContext::BYTES } else { 0 })?;
     if !rest.is_empty() {
         return Err(format!("{} bytes belong to no part", rest.len()));
     }
-    if head.cell >= segment.geometry.cells_per_channel || name.len() > NAME_MAX || head.flags >= 16 {
+    if head.cell >= segment.geometry.cells_per_channel || name.len() > NAME_MAX || head.flags & !REQUEST_FLAGS != 0 {
         return Err("a cell, a name or a flag that is none".into());
     }
     let all: Vec<Handle> = handles.as_chunks().0.iter().map(Handle::decode).collect();

@@ -174,7 +174,8 @@ impl Channel {
                 let map = &self.session.segment.map;
                 let cell = map.u64(self.session.segment.geometry.cell(self.index, cell_index));
                 let names = parts.names.as_bytes();
-                let frame = [&head.encode(), request.entry, parts.params, names, &parts.handles, parts.payload];
+                let (head, trace) = (head.encode(), parts.trace());
+                let frame = [&head, request.entry, parts.params, names, &parts.handles, parts.payload, trace];
                 cell::submit(cell, id, room, &frame);
                 None
             }

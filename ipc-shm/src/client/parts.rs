@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::Outcome;
 use crate::frame::{NAME_MAX, RequestHead, request_flag};
+use crate::trace::TraceContext;
 
 use super::holdings::ClientBlock;
 use super::request::{Failure, Payload, Request};
@@ -20,6 +21,7 @@ pub(super) struct Parts<'a> {
     pub handles: Vec<u8>,
     pub payload: &'a [u8],
     pub blocks: Vec<Arc<ClientBlock>>,
+    pub trace: Option<[u8; TraceContext::BYTES]>,
 }
 
 impl<'a> Parts<'a> {
@@ -32,7 +34,9 @@ impl<'a> Parts<'a> {
             handles: Vec::new(),
             payload: &[],
             blocks: Vec::new(),
+            trace: request.trace.map(|trace| trace.encode()),
         };
+        parts.flags |= if parts.trace.is_some() { request_flag::TRACED } else { 0 };
         if request.entry.len() > NAME_MAX {
             let len = request.entry.len();
             return Err(Failure::new(
@@ -84,6 +88,12 @@ impl<'a> Parts<'a> {
         self.blocks.push(block);
     }
 
+    /// The bytes of its trace context, or none.
+    pub fn trace(&self) -> &[u8] {
+        self.trace.as_ref().map_or(&[], |trace| trace)
+    }
+
+    /// Bytes of the frame.
     pub fn len(&self, request: &Request<'_>) -> usize {
         RequestHead::BYTES
             + request.entry.len()
@@ -91,6 +101,7 @@ impl<'a> Parts<'a> {
             + self.names.len()
             + self.handles.len()
             + self.payload.len()
+            + self.trace().len()
     }
 }
 

@@ -9,6 +9,7 @@ use arrow_buffer::alloc::Allocation;
 use crate::Outcome;
 use crate::frame::{Codec, ResponseHead, response_flag};
 use crate::table::{self, Table};
+use crate::trace::TraceContext;
 
 use super::holdings::{ClientBlock, Lease};
 use super::parts::INLINE_PARAMS;
@@ -45,6 +46,8 @@ pub struct Request<'a> {
     pub timeout: Option<Duration>,
     /// For an entry without a limit of its own.
     pub fallback_timeout: Duration,
+    /// The trace that it belongs to: for the worker's log.
+    pub trace: Option<TraceContext>,
 }
 
 /// A request that outlives the call it came with, to be sent again: what lies in the arena is shared, the rest copied.
@@ -61,6 +64,7 @@ pub struct OwnedRequest {
     resend: bool,
     timeout: Option<Duration>,
     fallback_timeout: Duration,
+    trace: Option<TraceContext>,
 }
 
 impl OwnedRequest {
@@ -90,6 +94,7 @@ impl OwnedRequest {
             resend: request.resend,
             timeout: request.timeout,
             fallback_timeout: request.fallback_timeout,
+            trace: request.trace,
         }
     }
 
@@ -117,6 +122,7 @@ impl OwnedRequest {
             resend: self.resend,
             timeout: self.timeout,
             fallback_timeout: self.fallback_timeout,
+            trace: self.trace,
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::layout::totals;
 use crate::outcome::Outcome;
 use crate::stats;
 use crate::table::{self, Table, TableFault};
+use crate::trace::TraceContext;
 use crate::word::Word64;
 
 use super::host::Host;
@@ -168,7 +169,8 @@ impl Inflight {
             + head.params_len as u64
             + head.names_len as u64
             + head.handles as u64 * Handle::BYTES as u64
-            + head.payload_len as u64;
+            + head.payload_len as u64
+            + if head.flags & request_flag::TRACED != 0 { TraceContext::BYTES as u64 } else { 0 };
         parts == head.len as u64
     }
 
@@ -185,6 +187,12 @@ impl Inflight {
     /// The codec wanted for the answer.
     pub fn accept(&self) -> Option<Codec> {
         Codec::from_code(if self.head.accept == 0 { self.head.codec } else { self.head.accept })
+    }
+
+    /// The trace that it belongs to, if its caller says so.
+    pub fn trace(&self) -> Option<TraceContext> {
+        let traced = self.head.flags & request_flag::TRACED != 0;
+        traced.then(|| self.frame[..self.head.len as usize].last_chunk().and_then(TraceContext::decode)).flatten()
     }
 
     /// When nobody waits any more, CLOCK_MONOTONIC nanoseconds; `None`: the entry's own limit.

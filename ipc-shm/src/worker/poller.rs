@@ -14,7 +14,7 @@ use nix::sys::eventfd::EventFd;
 use crate::attention;
 use crate::bell::{self, LONGEST_SLEEP};
 use crate::doorbell::{self, Woken};
-use crate::frame::{NAME_MAX, RequestHead, kind, request_flag};
+use crate::frame::{NAME_MAX, REQUEST_FLAGS, RequestHead, kind};
 use crate::layout::{HEARTBEAT_AT, STATE_STOPPED, STATE_STOPPING, SlotState, channel, totals};
 use crate::os::now_ns;
 use crate::outcome::Outcome;
@@ -488,10 +488,7 @@ fn take_one(host: &Arc<Host>, line: &mut Line, frame: &mut Vec<u8>) -> Result<Ta
     if !Inflight::adds_up(&head) || head.cell >= cells || head.name_len as usize > NAME_MAX {
         return Err(format!("request frame whose parts do not add up: {head:?}"));
     }
-    if head.flags
-        & !(request_flag::IDEMPOTENT | request_flag::HANDLES | request_flag::NAMED | request_flag::PARAMS_HANDLE)
-        != 0
-    {
+    if head.flags & !REQUEST_FLAGS != 0 {
         return Err(format!("request frame with unknown flags {:#x}", head.flags));
     }
     line.path.peer.in_flight.fetch_add(1, Ordering::AcqRel);

@@ -135,6 +135,7 @@ pub fn request<'a>(entry: &'a str, payload: &'a [u8]) -> Request<'a> {
         resend: true,
         timeout: Some(PATIENCE),
         fallback_timeout: PATIENCE,
+        trace: None,
     }
 }
 

@@ -109,6 +109,7 @@ impl Caller for One {
             resend: false,
             timeout: None,
             fallback_timeout: PATIENCE,
+            trace: None,
         };
         let mut called = self.0.call(&request)?;
         loop {

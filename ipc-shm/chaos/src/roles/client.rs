@@ -94,6 +94,7 @@ impl Ask {
             resend: self.resend.allowed,
             timeout: Some(self.timeout),
             fallback_timeout: PATIENCE,
+            trace: None,
         }
     }
 }
