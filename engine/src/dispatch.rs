@@ -227,7 +227,7 @@ impl Shared {
         if let Some(index) = thread {
             let (probe, cancel) = (request.probe(), cancel.clone());
             let (origin, slot) = (Origin::of(&request, entry.slot), entry.slot);
-            *lock(&self.running[index]) = Some(Running { probe, cancel, origin, slot, deadline_ns, logged: false });
+            *lock(&self.running[index]) = Some(Running { probe, cancel, origin, slot, deadline_ns, late_looks: 0 });
         }
         let before = Taken::now();
         let result = self.guarded(entry, &request, deadline_ns, cancel, scratch);

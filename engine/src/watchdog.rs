@@ -18,6 +18,10 @@ use crate::log::Origin;
 /// How often a supervisor is told again while entries do not end.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
 
+/// So many looks have to find an entry late, ten a second: one that was stopped along with the whole worker, or with the
+/// machine, gets the chance to notice first.
+const LOOKS: u32 = 5;
+
 /// What a worker says to its supervisor, over the pipe that it was handed: one byte each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Says {
@@ -64,8 +68,8 @@ pub struct Running {
     pub slot: u32,
     /// When its time is up, CLOCK_MONOTONIC nanoseconds.
     pub deadline_ns: u64,
-    /// It is overdue, and that has been logged.
-    pub logged: bool,
+    /// Looks that have found its grace over.
+    pub late_looks: u32,
 }
 
 /// What each thread runs.
@@ -102,15 +106,17 @@ impl Watchdog {
         let (mut overdue, mut news) = (Overdue::default(), false);
         for thread in threads {
             let mut running = lock(thread);
-            let Some(running) = running.as_mut().filter(|running| now > running.deadline_ns.saturating_add(grace_ns))
-            else {
+            let late = |running: &&mut Running| now > running.deadline_ns.saturating_add(grace_ns);
+            let Some(running) = running.as_mut().filter(late) else { continue };
+            running.late_looks = running.late_looks.saturating_add(1);
+            if running.late_looks < LOOKS {
                 continue;
-            };
+            }
             if overdue.count == 0 || running.deadline_ns < overdue.since_ns {
                 (overdue.entry, overdue.since_ns) = (running.slot, running.deadline_ns);
             }
             overdue.count += 1;
-            if !std::mem::replace(&mut running.logged, true) {
+            if running.late_looks == LOOKS {
                 news = true;
                 let _origin = running.origin.enter();
                 self.log(Duration::from_nanos(now - running.deadline_ns));
