@@ -105,6 +105,11 @@ select region from orders where id < 50 union all select region from orders wher
 select customer from orders intersect select customer from customers
 select customer from customers except select customer from orders
 select id, row_number() over (partition by region order by price, id) from orders where id < 800
+select customer, qty, n from (select *, row_number() over (partition by customer order by qty desc nulls last, id) n from orders) where n <= 3
+select region, id from (select id, region, row_number() over (partition by region order by price desc nulls first, id) n from orders) where n = 1
+select day, paid, odd, id from (select *, row_number() over (partition by day, paid order by abs(odd) nulls first, id) n from orders) where n < 4
+select price, id, n from (select id, price, row_number() over (partition by price order by moment nulls last, id) n from orders where qty > 20) where 2 >= n and id > 100
+select note, id from (select id, note, row_number() over (partition by note order by id desc) n, rank() over (partition by note order by id desc) r from orders) where n <= 5 and r <> 2
 select id, rank() over (order by qty) from orders where id < 300
 select id, dense_rank() over (partition by paid order by qty desc nulls last) from orders where id < 300
 select id, sum(qty) over (partition by region order by id rows between 2 preceding and current row) from orders where id < 500

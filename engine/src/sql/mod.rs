@@ -23,6 +23,7 @@ mod engine;
 mod entry;
 mod errors;
 mod files;
+mod group_limit;
 mod kept;
 mod loading;
 mod memory;

@@ -286,7 +286,7 @@ fn with_own_slices(node: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPl
 }
 
 /// A copy that counts as large as it is.
-fn owned(slice: &ArrayRef) -> DfResult<ArrayRef> {
+pub fn owned(slice: &ArrayRef) -> DfResult<ArrayRef> {
     let data = slice.to_data();
     let mut copy = MutableArrayData::new(vec![&data], false, data.len());
     copy.try_extend(0, 0, data.len())?;
