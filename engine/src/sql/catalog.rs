@@ -141,7 +141,7 @@ impl Catalog {
         let now = Instant::now();
         let age = Duration::try_from_secs_f64(listed.age_s).unwrap_or_default();
         let since = now.checked_sub(age).unwrap_or(now);
-        let version = Version { number, data: Arc::new(data), resident, source, since };
+        let version = Version { number, data: Arc::new(data.with_zones()), resident, source, since };
         let former = tables.insert(listed.name.clone(), version);
         drop(tables);
         former.into_iter().for_each(|version| self.retire(&listed.name, version));
@@ -158,7 +158,8 @@ impl Catalog {
         // Numbered under the lock: who sees a higher number sees a later table.
         let mut tables = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let version = Version { number, data: Arc::new(data), resident, source, since: Instant::now() };
+        let data = Arc::new(data.with_zones());
+        let version = Version { number, data, resident, source, since: Instant::now() };
         let former = tables.insert(name.to_owned(), version.clone());
         drop(tables);
         former.into_iter().for_each(|version| self.retire(name, version));

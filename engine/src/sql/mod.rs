@@ -28,6 +28,7 @@ mod kept;
 mod loading;
 mod memory;
 mod params;
+mod pieces;
 mod plan;
 pub mod rows;
 mod run;
@@ -36,6 +37,7 @@ mod stop;
 mod temporal;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 pub use answer::Shape;
 pub use catalog::{Catalog, Listed, Version};

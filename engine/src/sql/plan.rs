@@ -84,7 +84,7 @@ pub fn logical(
         tables: tables
             .iter()
             .map(|(name, data)| {
-                let table = NamedTable { schema: Arc::clone(&data.schema), on_disk: data.disk.is_some() };
+                let table = NamedTable { schema: Arc::clone(&data.schema), is_pruned: data.is_pruned() };
                 (name.clone(), Arc::new(table) as _)
             })
             .collect(),
@@ -275,7 +275,7 @@ fn check_nodes(plan: &LogicalPlan) -> DfResult<()> {
 #[derive(Debug)]
 struct NamedTable {
     schema: SchemaRef,
-    on_disk: bool,
+    is_pruned: bool,
 }
 
 impl TableSource for NamedTable {
@@ -283,7 +283,7 @@ impl TableSource for NamedTable {
         Arc::clone(&self.schema)
     }
 
-    /// A scan of files reads less where it knows the conditions; the rows that it gives are filtered all the same.
+    /// A scan that knows the conditions may read less; the rows that it gives are filtered all the same.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         let helps = |filter: &Expr| {
             let queries = |expr: &Expr| {
@@ -296,7 +296,7 @@ impl TableSource for NamedTable {
                         | Expr::OuterReferenceColumn(..)
                 ))
             };
-            self.on_disk && !filter.is_volatile() && !filter.exists(queries).unwrap_or(true)
+            self.is_pruned && !filter.is_volatile() && !filter.exists(queries).unwrap_or(true)
         };
         let answer = |helps| match helps {
             true => TableProviderFilterPushDown::Inexact,

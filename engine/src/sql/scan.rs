@@ -35,8 +35,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 
-use super::disk::{DiskScan, DiskTable};
+use super::disk::{DiskScan, DiskTable, with_run_values};
+use super::pieces::Pieces;
 use super::stop::StopCell;
+use super::zones::{ZONE_ROWS, ZoneMaps};
+
+/// Smaller tables are read whole: judging a condition takes longer.
+const ZONED_ROWS: usize = 4 * ZONE_ROWS;
 
 /// Rows of one table, as given: buffers may point into shared memory.
 #[derive(Debug, Clone)]
@@ -47,13 +52,15 @@ pub struct TableData {
     pub rows: usize,
     /// Where the rows are read from when there are no batches in memory.
     pub disk: Option<Arc<DiskTable>>,
+    /// What is known of its values, for conditions; a table that serves one request has none.
+    pub zones: Option<Arc<ZoneMaps>>,
 }
 
 impl TableData {
     /// A table whose rows stay where they are.
     pub fn on_disk(disk: DiskTable) -> Self {
         let (schema, rows) = (Arc::clone(disk.schema()), disk.rows);
-        Self { schema, batches: Vec::new(), rows, disk: Some(Arc::new(disk)) }
+        Self { schema, batches: Vec::new(), rows, disk: Some(Arc::new(disk)), zones: None }
     }
 
     /// Counts the rows; copies nothing. Fails where a batch has not the columns of `schema`.
@@ -70,7 +77,21 @@ impl TableData {
             }
         }
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
-        Ok(Self { schema, batches, rows, disk: None })
+        Ok(Self { schema, batches, rows, disk: None, zones: None })
+    }
+
+    /// The same for a table that stays: what its columns hold is looked at once, and serves every condition from then on.
+    pub fn with_zones(self) -> Self {
+        if self.disk.is_some() || self.rows < ZONED_ROWS {
+            return self;
+        }
+        let zones = ZoneMaps::new(Arc::clone(&self.schema), self.batches.clone(), ZONE_ROWS);
+        Self { zones: Some(Arc::new(zones)), ..self }
+    }
+
+    /// Whether a scan that knows a condition reads less for it.
+    pub fn is_pruned(&self) -> bool {
+        self.disk.is_some() || self.zones.is_some()
     }
 
     /// Bytes of the column buffers, each counted as large as it was allocated; on disk, as large as they will be.
@@ -182,7 +203,7 @@ impl TableProvider for SlotTable {
 #[derive(Debug)]
 pub struct SlotScan {
     projection: Option<Vec<usize>>,
-    /// What the rows that matter fulfil, in terms of the whole table: a table on disk need not read where no such row is.
+    /// What the rows that matter fulfil, in terms of the whole table: where no such row is, nothing need be read.
     condition: Option<Arc<dyn PhysicalExpr>>,
     /// Slices are copied: their reader holds many of them, and each would count as large as the batch that it is cut from.
     own_slices: bool,
@@ -347,8 +368,13 @@ impl ExecutionPlan for SlotScan {
             let stream = RecordBatchStreamAdapter::new(self.schema(), futures::stream::iter(scan));
             return Ok(Box::pin(cooperative(stream)));
         }
+        let kept = match (&data.zones, &self.condition) {
+            (Some(zones), Some(condition)) => zones.kept(&with_run_values(condition, &data.schema)?),
+            _ => None,
+        };
         let pieces = Pieces::new(
             data,
+            kept,
             partition,
             self.properties.partitioning.partition_count(),
             context.session_config().batch_size(),
@@ -381,105 +407,18 @@ impl ExecutionPlan for SlotScan {
     }
 }
 
-/// One partition's share of the rows, in order, as slices of at most two DataFusion batches.
-struct Pieces {
-    data: Arc<TableData>,
-    batch: usize,
-    /// Rows of `batch` that are done.
-    offset: usize,
-    left: usize,
-    piece: usize,
-}
-
-impl Pieces {
-    /// Partition `partition` of `partitions` gets one run of consecutive rows.
-    fn new(data: Arc<TableData>, partition: usize, partitions: usize, batch_size: usize) -> Self {
-        let bound = |part: usize| (data.rows as u128 * part as u128 / partitions.max(1) as u128) as usize;
-        let (mut skip, left) = (bound(partition), bound(partition + 1) - bound(partition));
-        let mut batch = 0;
-        while batch < data.batches.len() && skip >= data.batches[batch].num_rows() {
-            skip -= data.batches[batch].num_rows();
-            batch += 1;
-        }
-        Self { data, batch, offset: skip, left, piece: batch_size.max(1) }
-    }
-}
-
-impl Iterator for Pieces {
-    /// A piece, and whether it is less than a batch.
-    type Item = (RecordBatch, bool);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.left > 0 {
-            let batch = self.data.batches.get(self.batch)?;
-            let here = (batch.num_rows() - self.offset).min(self.left);
-            if here == 0 {
-                (self.batch, self.offset) = (self.batch + 1, 0);
-                continue;
-            }
-            // A tail shorter than a piece goes along: 10,000 rows are one piece, not 8,192 and a remnant.
-            let take = if here <= 2 * self.piece { here } else { self.piece };
-            let is_slice = take < batch.num_rows();
-            let piece = if is_slice { batch.slice(self.offset, take) } else { batch.clone() };
-            self.offset += take;
-            self.left -= take;
-            return Some((piece, is_slice));
-        }
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow_array::Int64Array;
-    use arrow_array::cast::AsArray;
-    use arrow_array::types::Int64Type;
+    use arrow_array::{Int64Array, StringArray};
 
     use super::*;
 
-    fn table(sizes: &[usize]) -> Arc<TableData> {
-        let mut next = 0_i64;
-        let batches: Vec<RecordBatch> = sizes
-            .iter()
-            .map(|size| {
-                let values: ArrayRef = Arc::new(Int64Array::from_iter_values(next..next + *size as i64));
-                next += *size as i64;
-                RecordBatch::try_from_iter([("x", values)]).unwrap()
-            })
-            .collect();
-        let schema =
-            RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![0_i64])) as ArrayRef)]).unwrap().schema();
-        Arc::new(TableData::new(schema, batches).unwrap())
-    }
-
-    #[test]
-    fn partitions_share_out_every_row_once_in_order_and_copy_none() {
-        for sizes in [&[][..], &[0, 0], &[5], &[3, 0, 40, 1], &[100, 7, 7]] {
-            let data = table(sizes);
-            for partitions in 1..5 {
-                let mut seen = Vec::new();
-                for partition in 0..partitions {
-                    for (piece, _) in Pieces::new(Arc::clone(&data), partition, partitions, 8) {
-                        assert!(piece.num_rows() <= 16 && piece.num_rows() > 0);
-                        let values = piece.column(0).as_primitive::<Int64Type>();
-                        let start = values.values().as_ptr() as usize;
-                        assert!(data.batches.iter().any(|batch| {
-                            let whole = batch.column(0).as_primitive::<Int64Type>().values();
-                            (whole.as_ptr() as usize..=whole.as_ptr() as usize + 8 * whole.len()).contains(&start)
-                        }));
-                        seen.extend(values.values().iter().copied());
-                    }
-                }
-                assert_eq!(seen, (0..data.rows as i64).collect::<Vec<_>>());
-            }
-        }
-    }
-
     #[test]
     fn a_batch_that_is_not_of_the_schema_is_refused() {
-        let data = table(&[3]);
-        let other: ArrayRef = Arc::new(arrow_array::StringArray::from(vec!["a"]));
+        let schema =
+            RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![0_i64])) as ArrayRef)]).unwrap().schema();
+        let other: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
         let batch = RecordBatch::try_from_iter([("x", other)]).unwrap();
-        assert!(TableData::new(Arc::clone(&data.schema), vec![batch]).unwrap_err().contains("batch 0"));
+        assert!(TableData::new(schema, vec![batch]).unwrap_err().contains("batch 0"));
     }
 }

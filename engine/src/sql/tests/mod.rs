@@ -20,6 +20,7 @@ mod kept;
 mod limits;
 mod spill;
 mod stop;
+mod zones;
 
 use super::*;
 use crate::failure::Failure;

@@ -1,0 +1,205 @@
+//! Zone maps: the least and the greatest value of each column in each stretch of a table, so that a scan passes over stretches
+//! in which no row can fulfil its condition.
+//!
+//! A table that stays with the worker is immutable, so a column's values are looked at once: when the first condition asks
+//! for them. Whether a stretch is left out is decided by DataFusion's pruning predicate; the filter above the scan judges
+//! every row that is left, so a zone map may know too little, and must never say too much.
+
+use std::sync::{Arc, OnceLock};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
+use arrow_schema::{DataType, SchemaRef};
+use datafusion::arrow::compute::take;
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::{Column, Result as DfResult, ScalarValue};
+use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
+use datafusion::logical_expr::Accumulator;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+
+#[cfg(test)]
+mod tests;
+
+/// Rows of a stretch.
+pub const ZONE_ROWS: usize = 1 << 14;
+/// Longer texts are not kept.
+const LONGEST_TEXT: usize = 256;
+
+/// Rows `start..start + rows` of one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub batch: usize,
+    pub start: usize,
+    pub rows: usize,
+}
+
+/// The zone maps of a table.
+#[derive(Debug)]
+pub struct ZoneMaps {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    zones: Vec<Stretch>,
+    columns: Vec<OnceLock<Option<ColumnZones>>>,
+}
+
+/// A column's values, a zone to a row.
+#[derive(Debug)]
+struct ColumnZones {
+    /// Null: not known, or no value.
+    least: ArrayRef,
+    greatest: ArrayRef,
+    nulls: ArrayRef,
+}
+
+impl ZoneMaps {
+    /// Zones of at most `zone_rows` rows. Nothing is looked at yet.
+    pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>, zone_rows: usize) -> Self {
+        let zones = batches.iter().enumerate().flat_map(|(number, batch)| {
+            let rows = batch.num_rows();
+            let stretch = move |start: usize| Stretch { batch: number, start, rows: zone_rows.min(rows - start) };
+            (0..rows).step_by(zone_rows.max(1)).map(stretch)
+        });
+        let columns = schema.fields().iter().map(|_| OnceLock::new()).collect();
+        Self { zones: zones.collect(), schema, batches, columns }
+    }
+
+    /// The stretches that may have rows for which `condition` is true; `None`: all of them.
+    pub fn kept(&self, condition: &Arc<dyn PhysicalExpr>) -> Option<Vec<Stretch>> {
+        let predicate =
+            PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).build(Arc::clone(condition))?;
+        // What cannot be judged is read.
+        let kept = predicate.prune(self).ok()?;
+        if kept.iter().all(|kept| *kept) {
+            return None;
+        }
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for (zone, _) in self.zones.iter().zip(kept).filter(|(_, kept)| *kept) {
+            match stretches.last_mut() {
+                Some(last) if last.batch == zone.batch && last.start + last.rows == zone.start => {
+                    last.rows += zone.rows
+                }
+                _ => stretches.push(*zone),
+            }
+        }
+        Some(stretches)
+    }
+
+    fn column(&self, column: &Column) -> Option<&ColumnZones> {
+        let mut named = self.schema.fields().iter().enumerate().filter(|(_, field)| *field.name() == column.name);
+        let (Some((index, _)), None) = (named.next(), named.next()) else { return None };
+        self.columns[index].get_or_init(|| self.look_at(index).ok().flatten()).as_ref()
+    }
+
+    fn look_at(&self, column: usize) -> DfResult<Option<ColumnZones>> {
+        if !has_order(self.schema.field(column).data_type()) {
+            return Ok(None);
+        }
+        let (mut least, mut greatest, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
+        for zone in &self.zones {
+            let values = self.batches[zone.batch].column(column).slice(zone.start, zone.rows);
+            nulls.push(values.logical_null_count() as u64);
+            let (low, high) = bounds(&values)?;
+            least.push(low);
+            greatest.push(high);
+        }
+        if least.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(ColumnZones {
+            least: ScalarValue::iter_to_array(least)?,
+            greatest: ScalarValue::iter_to_array(greatest)?,
+            nulls: Arc::new(UInt64Array::from(nulls)),
+        }))
+    }
+}
+
+impl PruningStatistics for ZoneMaps {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.column(column).map(|zones| Arc::clone(&zones.least))
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.column(column).map(|zones| Arc::clone(&zones.greatest))
+    }
+
+    fn num_containers(&self) -> usize {
+        self.zones.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        self.column(column).map(|zones| Arc::clone(&zones.nulls))
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(Arc::new(self.zones.iter().map(|zone| Some(zone.rows as u64)).collect::<UInt64Array>()))
+    }
+
+    fn contained(&self, _: &Column, _: &std::collections::HashSet<ScalarValue>) -> Option<arrow_array::BooleanArray> {
+        None
+    }
+}
+
+fn has_order(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => has_order(values),
+        DataType::Float32 | DataType::Float64 | DataType::Boolean | DataType::Utf8 | DataType::LargeUtf8 => true,
+        DataType::Date32 | DataType::Date64 | DataType::Time32(_) | DataType::Time64(_) => true,
+        DataType::Timestamp(..) | DataType::Duration(_) => true,
+        other => other.is_integer() || matches!(other, DataType::Decimal128(..)),
+    }
+}
+
+/// The least and the greatest value, or nulls of the type.
+fn bounds(values: &ArrayRef) -> DfResult<(ScalarValue, ScalarValue)> {
+    if let DataType::Dictionary(..) = values.data_type() {
+        return bounds(&used(values)?);
+    }
+    let unknown = ScalarValue::try_from(values.data_type())?;
+    let unknown = || (unknown.clone(), unknown.clone());
+    let has_nan = match values.data_type() {
+        DataType::Float32 => values.as_primitive::<Float32Type>().iter().flatten().any(f32::is_nan),
+        DataType::Float64 => values.as_primitive::<Float64Type>().iter().flatten().any(f64::is_nan),
+        _ => false,
+    };
+    if has_nan {
+        return Ok(unknown());
+    }
+    let (mut least, mut greatest) =
+        (MinAccumulator::try_new(values.data_type())?, MaxAccumulator::try_new(values.data_type())?);
+    least.update_batch(std::slice::from_ref(values))?;
+    greatest.update_batch(std::slice::from_ref(values))?;
+    Ok(match (least.evaluate()?, greatest.evaluate()?) {
+        // Whether 0 and -0 are one value depends on who compares: with either of them, both are there.
+        (ScalarValue::Float32(Some(low)), ScalarValue::Float32(Some(high))) => (
+            ScalarValue::Float32(Some(if low == 0.0 { -0.0 } else { low })),
+            ScalarValue::Float32(Some(if high == 0.0 { 0.0 } else { high })),
+        ),
+        (ScalarValue::Float64(Some(low)), ScalarValue::Float64(Some(high))) => (
+            ScalarValue::Float64(Some(if low == 0.0 { -0.0 } else { low })),
+            ScalarValue::Float64(Some(if high == 0.0 { 0.0 } else { high })),
+        ),
+        (low, high) if [&low, &high].into_iter().any(|text| text.try_as_str().flatten().is_some_and(is_long)) => {
+            unknown()
+        }
+        both => both,
+    })
+}
+
+fn is_long(text: &str) -> bool {
+    text.len() > LONGEST_TEXT
+}
+
+/// The values of a dictionary that some row has.
+fn used(column: &ArrayRef) -> DfResult<ArrayRef> {
+    let dictionary = column.as_any_dictionary();
+    let mut used = vec![false; dictionary.values().len()];
+    for (row, key) in dictionary.normalized_keys().into_iter().enumerate() {
+        if let (true, Some(used)) = (dictionary.keys().is_valid(row), used.get_mut(key)) {
+            *used = true;
+        }
+    }
+    let keys = used.iter().enumerate().filter(|(_, used)| **used).map(|(key, _)| key as u32);
+    Ok(take(dictionary.values(), &UInt32Array::from_iter_values(keys), None)?)
+}
