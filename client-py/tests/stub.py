@@ -47,7 +47,7 @@ class StubClient:
             raise self.session_error
         return self
 
-    async def aattach(self) -> None:
+    async def aattach(self, present: bool = False) -> None:
         self.session()
 
     def block(self, size: int) -> StubBlock:

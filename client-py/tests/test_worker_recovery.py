@@ -99,6 +99,34 @@ async def test_an_event_loop_loses_nothing_when_its_worker_is_killed_again_and_a
             await more(50)
 
 
+def test_shared_memory_for_a_body_waits_for_the_next_worker(supervised: Client) -> None:
+    """Faults 7-11: who wants room for a payload while a worker is being started gets it from that one."""
+    supervised.block(1).free()
+    pid, got = serving(supervised), []
+
+    def ask() -> None:
+        block = supervised.block(100_000)
+        got.append(block.size)
+        block.free()
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    supervised.worker.send_signal(signal.SIGSTOP)  # it starts the next one only when it is told to go on
+    try:
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(molt_accel.MoltError):  # the client learns of it
+            supervised.call("echo", 1, timeout=0.05)
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join(0.1)
+            assert thread.is_alive(), "there is no worker to get shared memory from"
+    finally:
+        supervised.worker.send_signal(signal.SIGCONT)
+    for thread in asking:
+        thread.join(20)
+    assert got == [100_000] * 4
+
+
 async def test_the_loop_runs_on_while_the_next_worker_is_started(supervised: Client) -> None:
     """Faults 7-11: waiting for a worker is done elsewhere; requests made meanwhile wait too, and are answered."""
     assert await supervised.acall("echo", 1) == 1

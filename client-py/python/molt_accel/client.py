@@ -406,8 +406,9 @@ class Client(ResidentTables):
         return reply
 
     def block(self, size: int) -> Block:
-        """Shared memory to write a payload into, for `exchange`; whoever asked for it frees it."""
-        return Block(self.session(), size)
+        """Shared memory to write a payload into, for `exchange`; whoever asked for it frees it. While a worker is being
+        started it waits for that."""
+        return Block(self._present(), size)
 
     def place(self, payload: Any) -> Any:
         """An Arrow payload for `exchange`: bytes of an IPC stream as they are, anything else placed in the arena; None is

@@ -145,7 +145,7 @@ class Fake:
         """There is no session to be had, and none is missed."""
         return self
 
-    async def aattach(self) -> None:
+    async def aattach(self, present: bool = False) -> None:
         """Nothing to attach to."""
 
     def block(self, size: int) -> _Block:

@@ -62,6 +62,11 @@ def content_length(request: HttpRequest) -> int | None:
     return length if length >= 0 else None
 
 
+def in_arena(request: HttpRequest) -> bool:
+    """Whether `read` will ask for shared memory, which takes a worker that serves."""
+    return has_body(request) and not hasattr(request, "_body") and (content_length(request) or 0) > SMALL_BYTES
+
+
 def read(request: HttpRequest, client: Client, limit: int) -> Body:
     """Reads the body. Over `limit` bytes it is MoltTooLarge: before anything is read where the length is announced."""
     if hasattr(request, "_body"):  # somebody has read it already

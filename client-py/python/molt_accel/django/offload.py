@@ -14,7 +14,7 @@ from ..answer import Answer
 from ..client import Client
 from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
 from . import answers, hangup, metrics, settings, skew, timing, tracing
-from .body import Body, has_body, read
+from .body import Body, has_body, in_arena, read
 from .clients import client
 
 Params = Mapping[str, Any] | Callable[[HttpRequest], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
@@ -157,7 +157,7 @@ async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None
 async def _aexchange(
     http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None
 ) -> Answer:
-    await molt.aattach()
+    await molt.aattach(present=in_arena(http))
     codec, body = _message(http, plan, molt, given, url)
     try:
         with tracing.request(plan.entry) as span:
