@@ -20,6 +20,7 @@ from .runner import (
     tables,
     targets,
     terminal,
+    timeline,
     transport,
 )
 from .runner.errors import BenchError
@@ -177,6 +178,27 @@ def overload_command(results, seconds, deadline, queue, check) -> None:
         found = overload.measure(owned, folder / "logs", plan)
     shown = [overload.table(found), tables.judged(overload.verdicts(found))]
     report.part(folder, "overload", found, shown)
+    for table in shown:
+        terminal.show(console, table)
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    if found["left_behind"]:
+        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+
+
+@cli.command("timeline")
+@RESULTS_OPTION
+@click.option("--seconds", type=click.FloatRange(3), help=f"Length of each load. [default: {timeline.Plan.seconds:g}]")
+@click.option("--check", is_flag=True, help="Every path once; the figures mean nothing.")
+def timeline_command(results, seconds, check) -> None:
+    """A kill -9 and an upgrade of the worker under a constant arrival rate: every request, and how many failed."""
+    plan = timeline.CHECK if check else timeline.Plan()
+    plan = replace(plan, seconds=seconds or plan.seconds)
+    folder = report.new_folder(results)
+    console.print(f"about {plan.total:.0f} s", highlight=False)
+    with Owned() as owned:
+        found = timeline.measure(owned, folder / "logs", plan)
+    shown = [timeline.table(found), tables.judged(timeline.verdicts(found))]
+    report.part(folder, "timeline", found, shown)
     for table in shown:
         terminal.show(console, table)
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)

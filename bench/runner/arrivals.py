@@ -1,8 +1,8 @@
-"""An open loop at the client library: `python -m bench.runner.arrivals SHM BODY RATE SECONDS DEADLINE`; prints JSON.
+"""An open loop at the client library: `python -m bench.runner.arrivals SHM BODY RATE SECONDS DEADLINE [RECORDS]`; prints JSON.
 
 Requests are sent when they are due, however long the earlier ones take, and each time is counted from when the
 request was due. With a rate of 0 the loop is closed: 32 requests are always in flight, which shows what can be
-answered at most.
+answered at most. RECORDS is a file for each request by itself.
 """
 
 import asyncio
@@ -25,10 +25,12 @@ class Seen:
     def __init__(self) -> None:
         self.counts = dict.fromkeys(("in_time", "late", "busy", "timeout", "gave_up", "other"), 0)
         self.accepted: list[float] = []
+        self.records: list[tuple[float, float, str]] = []
 
-    def add(self, what: str, took: float) -> None:
-        """One request, and its time in seconds."""
+    def add(self, what: str, took: float, due: float, said: str = "") -> None:
+        """One request, its time in seconds, when it was due, and what the library said."""
         self.counts[what] += 1
+        self.records.append((due, took, said or what))
         if what != "busy":
             self.accepted.append(took)
 
@@ -47,8 +49,9 @@ async def ask(client: molt_accel.Client, body: bytes, due: float, deadline: floa
     """One request, which has until `deadline` seconds after it was due."""
     left = due + deadline - time.monotonic()
     if left <= 0:
-        seen.add("timeout", time.monotonic() - due)  # its time was over before it could be sent
+        seen.add("timeout", time.monotonic() - due, due)  # its time was over before it could be sent
         return
+    said = ""
     try:
         await client.aexchange(ENTRY, body, codecs.JSON, codecs.JSON, timeout=left)
         took = time.monotonic() - due
@@ -57,9 +60,9 @@ async def ask(client: molt_accel.Client, body: bytes, due: float, deadline: floa
         what = "busy"
     except molt_accel.MoltTimeout:
         what = "timeout"
-    except molt_accel.MoltError:
-        what = "other"
-    seen.add(what, time.monotonic() - due)
+    except molt_accel.MoltError as reason:
+        what, said = "other", f"{type(reason).__name__}: {reason}"
+    seen.add(what, time.monotonic() - due, due, said)
 
 
 async def open_loop(client: molt_accel.Client, body: bytes, rate: float, seconds: float, deadline: float) -> Seen:
@@ -91,15 +94,21 @@ async def closed_loop(client: molt_accel.Client, body: bytes, seconds: float, de
     return seen
 
 
-async def main(shm: str, body: bytes, rate: float, seconds: float, deadline: float) -> None:
+async def main(shm: str, body: bytes, rate: float, seconds: float, deadline: float, records: Path | None) -> None:
     """Runs one loop and prints what it has seen."""
     async with molt_accel.Client(shm) as client:
         for _ in range(20):
             await client.aexchange(ENTRY, body, codecs.JSON, codecs.JSON, timeout=30.0)
         run = open_loop(client, body, rate, seconds, deadline) if rate else closed_loop(client, body, seconds, deadline)
-        print(json.dumps((await run).told()))
+        seen = await run
+        if records is not None:
+            to_wall = time.time() - time.monotonic()  # the runner's marks are by the wall clock, as k6's are
+            told = [(round(due + to_wall, 6), round(took * 1000, 3), said) for due, took, said in seen.records]
+            records.write_text(json.dumps(told))
+        print(json.dumps(seen.told()))
 
 
 if __name__ == "__main__":
-    name, path, *numbers = sys.argv[1:]
-    asyncio.run(main(name, Path(path).read_bytes(), *map(float, numbers)))
+    name, path, *rest = sys.argv[1:]
+    records = Path(rest.pop()) if len(rest) > 3 else None
+    asyncio.run(main(name, Path(path).read_bytes(), *map(float, rest), records=records))

@@ -117,8 +117,9 @@ def run(owned: Owned, load: Load, log: Path, summary: Path) -> Generated:
     return read(*raw(owned, load, log, summary))
 
 
-def raw(owned: Owned, load: Load, log: Path, summary: Path) -> tuple[dict, float]:
-    """The same: the data that k6 hands to handleSummary, and the CPU seconds that k6 took."""
+def raw(owned: Owned, load: Load, log: Path, summary: Path, samples: Path | None = None) -> tuple[dict, float]:
+    """The same: the data that k6 hands to handleSummary, and the CPU seconds that k6 took. `samples`: a file for every
+    sample of every metric, a line of JSON each."""
     command: child.Command = [
         program(),
         "run",
@@ -126,6 +127,7 @@ def raw(owned: Owned, load: Load, log: Path, summary: Path) -> tuple[dict, float
         "--no-usage-report",
         "--address",
         "",
+        *([] if samples is None else ["--out", f"json={samples}"]),
         SCRIPTS / f"{load.script}.js",
     ]
     summary.unlink(missing_ok=True)

@@ -7,17 +7,14 @@ manifest, which the worker keeps.
 """
 
 import json
-import shutil
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
-from . import child, data, k6, servers, worker
+from . import child, data, k6, manifest, servers, worker
 from .errors import BenchError
 from .owned import Owned
-from .paths import EXPORTS, ROOT
+from .paths import ROOT
 from .scenarios import OFFLOAD, at_lines
 from .servers import Server
 from .tables import Table
@@ -81,21 +78,21 @@ class Step:
 
 def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     """`capacity` by place, `steps` in order, and `left_behind`: names that a worker should have removed."""
-    manifest = _manifest(owned, plan.deadline)
+    exports = manifest.changed(owned, timeout_ms=int(plan.deadline * 1000))
     body = data.body(at_lines(plan.lines)[1])
     steps: list[Step] = []
     capacity: dict[str, float] = {}
     left: list[str] = []
     for place in (CLIENT, ASGI, WSGI):
         name = COMMANDS.get(place, place)
-        more = {"MOLT_EXPORTS": str(manifest)}
+        more = {"MOLT_EXPORTS": str(exports)}
         flags = () if plan.queue is None else ("--queue", str(plan.queue))
         engine = worker.start(owned, logs / f"worker-{name}.log", flags, more)
         arena_before = engine.stat()["arena"]["used_bytes"]
         server = None
         if place in COMMANDS:
             server = servers.start(owned, COMMANDS[place], engine.shm, logs / f"{name}.log", more)
-        at = _Place(owned, logs, place, engine, server, body, plan)
+        at = Place(owned, logs, place, engine, server, body, plan)
         capacity[place] = at.capacity()
         for share in plan.shares:
             steps.append(at.step(share, capacity[place]))
@@ -109,25 +106,10 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     return {"plan": asdict(plan), "capacity": capacity, "steps": told, "left_behind": left}
 
 
-def _manifest(owned: Owned, deadline: float) -> Path:
-    """The repository's manifest with the order summary's deadline."""
-    folder = owned.start(
-        lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True)
-    )
-    manifest = json.loads(EXPORTS.read_text())
-    # Files are looked for beside the manifest.
-    for table in manifest["tables"].values():
-        if "path" in table:
-            table["path"] = str(EXPORTS.parent / table["path"])
-    (entry,) = (entry for entry in manifest["exports"] if entry["name"] == "order_summary")
-    entry["timeout_ms"] = int(deadline * 1000)
-    path = folder / EXPORTS.name
-    path.write_text(json.dumps(manifest))
-    return path
-
-
 @dataclass
-class _Place:
+class Place:
+    """Somewhere that requests are sent to: the client library, or Django under a server."""
+
     owned: Owned
     logs: Path
     name: str

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from . import child
 from .child import Child, Command, until
 from .errors import BenchError
@@ -37,6 +39,10 @@ class Worker:
         """What `molt-shm-stat NAME --json` says."""
         return stat(self.shm)
 
+    def serving(self) -> int:
+        """The process that serves: the child itself, or under a supervisor the worker of the moment."""
+        return self.stat()["worker"]["pid"]
+
 
 def stat(shm: str) -> dict:
     """What `molt-shm-stat NAME --json` says. Raises BenchError when it cannot read the segment."""
@@ -55,8 +61,9 @@ def _ready(shm: str, pid: int) -> bool:
     if not (SHM / shm.lstrip("/")).exists():
         return False
     try:
-        return stat(shm)["worker"]["pid"] == pid
-    except BenchError:
+        serving = stat(shm)["worker"]["pid"]
+        return serving == pid or psutil.Process(serving).ppid() == pid  # the second: under a supervisor
+    except (BenchError, psutil.NoSuchProcess):
         return False
 
 
