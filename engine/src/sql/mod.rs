@@ -26,6 +26,7 @@ mod files;
 mod group_limit;
 mod kept;
 mod loading;
+mod lookup_join;
 mod memory;
 mod params;
 mod pieces;

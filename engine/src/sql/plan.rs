@@ -31,6 +31,7 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use super::check::Checked;
 use super::decimals;
 use super::group_limit::limit_groups;
+use super::lookup_join::look_up_joins;
 use super::memory::Memory;
 use super::params::{ParamCell, ParamFunction, ParamValues};
 use super::scan::{SlotTable, TableFacts, TableSlot, Tables, own_slices_for_sorts};
@@ -206,7 +207,7 @@ impl PlanCopy {
             other => Ok(Transformed::no(other)),
         })?;
         let plan = DefaultPhysicalPlanner::default().create_physical_plan(&optimised, state).await?;
-        let plan = limit_groups(plan)?;
+        let plan = look_up_joins(limit_groups(plan)?)?;
         let plan = own_slices_for_sorts(make_joins_stoppable(plan, &stop)?)?;
         let params = params.into_inner();
         if let Some((id, _)) = params.iter().find(|(_, cell)| cell.was_asked_while_empty()) {
