@@ -24,8 +24,8 @@ class Scale:
 
     @property
     def arena(self) -> int:
-        """Bytes: what is put may have half of it, and x, with all that it is joined with, takes 100 bytes a row."""
-        return (256 << 20) + max(2 * self.huge, 220 * self.resident, 100 * max(rows for rows, _ in self.handed))
+        """Bytes: what is put may have half of it, and x, the orders and what both are joined with take 120 a row."""
+        return (256 << 20) + max(2 * self.huge, 280 * self.resident, 100 * max(rows for rows, _ in self.handed))
 
 
 SCALES = {

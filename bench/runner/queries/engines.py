@@ -98,7 +98,7 @@ class Polars(Engine):
         self.frames: dict[str, Any] = {}
 
     def hold(self, tables: Tables) -> None:
-        self.frames = {name: self.polars.from_arrow(table).lazy() for name, table in tables.items()}
+        self.frames |= {name: self.polars.from_arrow(table).lazy() for name, table in tables.items()}
 
     def ask(self, question: Question, given: Tables) -> Any:
         frames = self.frames | {name: self.polars.from_arrow(table).lazy() for name, table in given.items()}
@@ -128,7 +128,7 @@ class Pandas(Engine):
         self.frames: dict[str, Any] = {}
 
     def hold(self, tables: Tables) -> None:
-        self.frames = {name: table.to_pandas() for name, table in tables.items()}
+        self.frames |= {name: table.to_pandas() for name, table in tables.items()}
 
     def ask(self, question: Question, given: Tables) -> Any:
         return question.pandas(self.frames | {name: table.to_pandas() for name, table in given.items()})

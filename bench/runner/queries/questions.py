@@ -140,4 +140,5 @@ RESIDENT = (
     _joined("join with a hundredth", "medium", "id6"),
     _joined("left join with a hundredth", "medium", "id6", left=True),
     _joined("join with as many rows", "big", "id7"),
+    SUMMARY,
 )
