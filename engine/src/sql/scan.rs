@@ -146,7 +146,14 @@ impl TableFacts {
                     return ColumnStatistics::new_unknown();
                 }
                 let nulls = data.batches.iter().map(|batch| batch.column(column).logical_null_count()).sum();
-                ColumnStatistics { null_count: precision(nulls), ..ColumnStatistics::new_unknown() }
+                let mut known = ColumnStatistics { null_count: precision(nulls), ..ColumnStatistics::new_unknown() };
+                // Plans that are kept do not depend on what was asked before them.
+                if let (true, Some(zones)) = (exact, &data.zones)
+                    && let Some((least, greatest)) = zones.extremes(column)
+                {
+                    (known.min_value, known.max_value) = (Precision::Exact(least), Precision::Exact(greatest));
+                }
+                known
             })
             .collect();
         Self {
@@ -239,6 +246,9 @@ impl SlotScan {
         )
         .with_scheduling_type(SchedulingType::Cooperative);
         let mut statistics = table.facts.statistics.clone();
+        if condition.is_some() {
+            statistics = statistics.to_inexact(); // it may read less than there is
+        }
         if let Some(columns) = &projection {
             // The share of the bytes that the columns read would have if all columns were equally wide.
             let width = statistics.column_statistics.len().max(1);

@@ -68,3 +68,20 @@ fn a_condition_keeps_the_rows_that_it_keeps_without_zones() {
     }
     assert_eq!(ask("odd > 100002")[0]["rows"], json!(100), "one in a thousand is NaN");
 }
+
+#[test]
+fn the_least_and_the_greatest_stay_what_they_are_once_they_are_known() {
+    let engine = engine();
+    numbers(&engine, -5);
+    let ask = |sql: &str| rows(&engine.query(sql, Vec::new(), &Map::new(), &RunContext::default()).unwrap())[0].clone();
+    let sql = "select min(n) as low, max(n) as high, count(*) as rows, min(odd) as least from numbers";
+    let scanned = ask(sql);
+    assert_eq!(scanned, json!({"low": -5, "high": 99_994, "rows": 100_000, "least": -39_595.0}));
+    ask("select n from numbers where n = 70000 and odd > 5"); // looks at both columns
+    let facts = engine.catalog().get("numbers").unwrap();
+    assert!(facts.zones.as_ref().unwrap().extremes(0).is_some());
+    assert_eq!(ask(sql), scanned);
+    assert_eq!(ask(&format!("{sql} where n > 99990"))["rows"], json!(4));
+    numbers(&engine, 1_000);
+    assert_eq!(ask(sql)["low"], json!(1_000), "the next version has bounds of its own");
+}

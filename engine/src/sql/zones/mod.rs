@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Float64Type};
+use arrow_array::types::{Float32Type, Float64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow_schema::{DataType, SchemaRef};
 use datafusion::arrow::compute::take;
@@ -84,6 +84,24 @@ impl ZoneMaps {
             }
         }
         Some(stretches)
+    }
+
+    /// The least and the greatest value of a column, where they are known to be just these: a condition has asked for the
+    /// column before, and each zone is known. Floats never are: NaN and the two zeros are no bounds.
+    pub fn extremes(&self, column: usize) -> Option<(ScalarValue, ScalarValue)> {
+        let zones = self.columns[column].get()?.as_ref()?;
+        let data_type = self.schema.field(column).data_type();
+        if zones.least.data_type() != data_type || data_type.is_floating() {
+            return None;
+        }
+        let without_value = zones.nulls.as_primitive::<UInt64Type>().values().iter().zip(&self.zones);
+        let without_value = without_value.filter(|(nulls, zone)| **nulls == zone.rows as u64).count();
+        if zones.least.null_count() > without_value || without_value == self.zones.len() {
+            return None;
+        }
+        let (least, _) = extremes(&zones.least).ok()?;
+        let (_, greatest) = extremes(&zones.greatest).ok()?;
+        Some((least, greatest))
     }
 
     fn column(&self, column: &Column) -> Option<&ColumnZones> {
@@ -166,11 +184,7 @@ fn bounds(values: &ArrayRef) -> DfResult<(ScalarValue, ScalarValue)> {
     if has_nan {
         return Ok(unknown());
     }
-    let (mut least, mut greatest) =
-        (MinAccumulator::try_new(values.data_type())?, MaxAccumulator::try_new(values.data_type())?);
-    least.update_batch(std::slice::from_ref(values))?;
-    greatest.update_batch(std::slice::from_ref(values))?;
-    Ok(match (least.evaluate()?, greatest.evaluate()?) {
+    Ok(match extremes(values)? {
         // Whether 0 and -0 are one value depends on who compares: with either of them, both are there.
         (ScalarValue::Float32(Some(low)), ScalarValue::Float32(Some(high))) => (
             ScalarValue::Float32(Some(if low == 0.0 { -0.0 } else { low })),
@@ -185,6 +199,15 @@ fn bounds(values: &ArrayRef) -> DfResult<(ScalarValue, ScalarValue)> {
         }
         both => both,
     })
+}
+
+/// The least and the greatest value as they are.
+fn extremes(values: &ArrayRef) -> DfResult<(ScalarValue, ScalarValue)> {
+    let (mut least, mut greatest) =
+        (MinAccumulator::try_new(values.data_type())?, MaxAccumulator::try_new(values.data_type())?);
+    least.update_batch(std::slice::from_ref(values))?;
+    greatest.update_batch(std::slice::from_ref(values))?;
+    Ok((least.evaluate()?, greatest.evaluate()?))
 }
 
 fn is_long(text: &str) -> bool {

@@ -207,3 +207,25 @@ fn columns_of_one_name_and_types_without_order_are_never_judged() {
     assert!(maps.min_values(&Column::from_name("list")).is_none());
     assert!(maps.min_values(&Column::from_name("missing")).is_none());
 }
+
+#[test]
+fn extremes_are_those_of_the_rows_or_are_not_told() {
+    let mut draw = Draw(0x0dd0_5eed);
+    for round in 0..30 {
+        let rows = 1 + draw.below(300) as usize;
+        let batch = batch(&mut draw, 0, rows);
+        let maps = ZoneMaps::new(batch.schema(), vec![batch.clone()], 1 + draw.below(50) as usize);
+        for (index, field) in batch.schema().fields().iter().enumerate() {
+            assert!(maps.extremes(index).is_none(), "nothing has asked for {} yet", field.name());
+            let known = maps.column(&Column::from_name(field.name())).is_some();
+            let told = maps.extremes(index);
+            let (least, greatest) = super::extremes(batch.column(index)).unwrap();
+            match field.name().as_str() {
+                "float" | "single" | "plain" | "word" => assert!(told.is_none(), "{}", field.name()),
+                "note" => assert!(told.is_none_or(|told| told == (least, greatest)), "round {round}: note"),
+                name if least.is_null() => assert!(known && told.is_none(), "round {round}: {name}"),
+                name => assert_eq!(told, Some((least, greatest)), "round {round}: {name}"),
+            }
+        }
+    }
+}
