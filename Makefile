@@ -97,6 +97,8 @@ gate: gate-program $(VENV)/.requirements
 
 .PHONY: bench
 bench: build transport-bench
+	@$(STEP) 'Beside the alternatives'
+	@$(BIN)/python -m bench peers $(if $(QUICK),--quick)
 	@$(STEP) 'Measurement'
 	@$(BIN)/python -m bench run $(if $(QUICK),--quick)
 

@@ -1,7 +1,8 @@
-"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|gate|data`."""
+"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|peers|gate|data`."""
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from .runner import (
     memory,
     micro,
     overload,
+    peers,
     report,
     tables,
     targets,
@@ -178,6 +180,28 @@ def overload_command(results, seconds, deadline, queue, check) -> None:
         found = overload.measure(owned, folder / "logs", plan)
     shown = [overload.table(found), tables.judged(overload.verdicts(found))]
     report.part(folder, "overload", found, shown)
+    for table in shown:
+        terminal.show(console, table)
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    if found["left_behind"]:
+        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+
+
+@cli.command("peers")
+@RESULTS_OPTION
+@click.option("--quick", "scale", flag_value="quick", help="Fewer and shorter rounds, worker counts not searched.")
+@click.option("--check", "scale", flag_value="check", help="Every path once; the figures mean nothing.")
+@click.option("--peer", "names", multiple=True, help="Only this one; may be repeated.")
+def peers_command(results, scale, names) -> None:
+    """molt beside Go, process pools, dirty workers, Polars, DuckDB, Flight and others, all behind HTTP: S8, S9."""
+    plan = replace({"quick": peers.QUICK, "check": peers.CHECK}.get(scale, peers.Plan()), names=names)
+    folder = report.new_folder(results)
+    console.print(f"about {peers.planned_seconds(plan) / 60:.0f} min", highlight=False)
+    with Owned() as owned:
+        say = partial(console.print, highlight=False, soft_wrap=True)
+        found = peers.measure(owned, folder / "logs", plan, say)
+    shown = [*peers.tables(found), tables.judged(peers.verdicts(found))]
+    report.part(folder, "peers", found, shown)
     for table in shown:
         terminal.show(console, table)
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from .scenarios import LINES, TABLE_ROWS, Scenario
 SEED = 1
 
 
-def _app() -> None:
+def app() -> None:
     """Makes the Django app's modules importable."""
     if str(DJANGO) not in sys.path:
         sys.path.insert(0, str(DJANGO))
@@ -18,7 +18,7 @@ def _app() -> None:
 
 def orders(lines: int = LINES, seed: int = SEED) -> bytes:
     """A JSON body of the order endpoints."""
-    _app()
+    app()
     from orders import generate
 
     return generate.body(lines, seed)
@@ -26,7 +26,7 @@ def orders(lines: int = LINES, seed: int = SEED) -> bytes:
 
 def table(rows: int = TABLE_ROWS, seed: int = SEED) -> bytes:
     """An Arrow IPC stream for the table endpoints."""
-    _app()
+    app()
     from orders import table_data
 
     return table_data.body(rows, seed)

@@ -86,11 +86,12 @@ def start(owned: Owned, name: str, shm: str, log: Path, more: dict[str, str] | N
     running = child.start(owned, name, ALL[name](port), log, env, cwd=DJANGO)
     server = Server(name, f"http://{HOST}:{port}", running)
     with server.client() as client:
-        until(lambda: _answers(client), f"that {running} answers at {server.url}", START_SECONDS, running)
+        until(lambda: answers(client), f"that {running} answers at {server.url}", START_SECONDS, running)
     return server
 
 
-def _answers(client: httpx.Client) -> bool:
+def answers(client: httpx.Client) -> bool:
+    """Whether anybody answers."""
     try:
         client.get("/health/")
     except httpx.TransportError:

@@ -42,8 +42,8 @@ def zones() -> dict[str, str]:
         return {row["region"]: row["zone"] for row in csv.DictReader(file)}
 
 
-def read(body: bytes) -> list[list[Any]]:
-    """The columns of an Arrow IPC stream that the summary needs, as lists in the order of COLUMNS.
+def read_table(body: bytes) -> pa.Table:
+    """The columns of an Arrow IPC stream that the summary needs, in the order of COLUMNS, without lines that lack a value.
 
     Raises OrderError for bytes that are no valid Arrow stream and for a column that is missing or of another type.
     """
@@ -60,7 +60,12 @@ def read(body: bytes) -> list[list[Any]]:
         table.validate(full=True)  # foreign bytes: offsets beyond the buffers or bad UTF-8 must not reach the loop
     except (pa.ArrowException, OSError) as reason:
         raise OrderError(f"the body is no valid Arrow IPC stream: {reason}") from reason
-    return [column.to_pylist() for column in table.drop_null().columns]
+    return table.drop_null()
+
+
+def read(body: bytes) -> list[list[Any]]:
+    """The same as lists of Python objects."""
+    return [column.to_pylist() for column in read_table(body).columns]
 
 
 def summarize(body: bytes) -> list[dict[str, Any]]:

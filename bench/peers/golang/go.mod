@@ -1,0 +1,3 @@
+module molt/bench/peers/golang
+
+go 1.27
