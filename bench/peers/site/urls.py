@@ -3,7 +3,8 @@
 import os
 from importlib import import_module
 
-from demo.urls import handler400, handler404, handler500, urlpatterns as demo
+from demo.urls import handler400, handler404, handler500
+from demo.urls import urlpatterns as demo
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.http import require_POST
