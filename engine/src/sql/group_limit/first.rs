@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{interleave_record_batch, take_record_batch};
 use datafusion::common::Result as DfResult;
-use datafusion::physical_plan::aggregates::group_values::GroupValues;
 
+use super::groups::Groups;
 use super::keys::Keys;
 
 /// Rows to a batch of those that are kept.
@@ -32,7 +32,7 @@ pub struct First<K: Keys> {
     most: usize,
     keys: K,
     /// `None`: all rows are one group.
-    groups: Option<Box<dyn GroupValues>>,
+    groups: Option<Groups>,
     /// The group of each row of a batch.
     numbers: Vec<usize>,
     /// The rows of each group, the last of them on top.
@@ -57,7 +57,7 @@ struct Place<K> {
 }
 
 impl<K: Keys> First<K> {
-    pub fn new(most: usize, groups: Option<Box<dyn GroupValues>>, keys: K) -> Self {
+    pub fn new(most: usize, groups: Option<Groups>, keys: K) -> Self {
         Self {
             most,
             keys,
@@ -108,10 +108,7 @@ impl<K: Keys> First<K> {
 impl<K: Keys> Keep for First<K> {
     fn add(&mut self, batch: &RecordBatch, groups: &[ArrayRef], order: &[ArrayRef]) -> DfResult<()> {
         let count = match &mut self.groups {
-            Some(values) => {
-                values.intern(groups, &mut self.numbers)?;
-                values.len()
-            }
+            Some(values) => values.number(groups, &mut self.numbers)?,
             None => {
                 self.numbers.clear();
                 self.numbers.resize(batch.num_rows(), 0);
@@ -161,7 +158,7 @@ impl<K: Keys> Keep for First<K> {
 
     fn bytes(&self) -> usize {
         let group = size_of::<BinaryHeap<Place<K::Key>>>() + size_of::<K::Limit>();
-        self.groups.as_ref().map_or(0, |groups| groups.size())
+        self.groups.as_ref().map_or(0, Groups::size)
             + self.heaps.capacity() * group
             + self.live * size_of::<Place<K::Key>>()
             + 2 * self.keys_bytes // of a heap's last key there is a second one

@@ -19,18 +19,18 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
-use datafusion::physical_plan::aggregates::group_values::new_group_values;
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
 
 use self::first::{First, Keep};
+use self::groups::Groups;
 use self::keys::{FixedKeys, RowKeys};
 use super::scan::owned;
 
 mod first;
+mod groups;
 mod keys;
 mod rule;
 #[cfg(test)]
@@ -133,7 +133,7 @@ impl GroupLimitExec {
         }
         let groups = match fields.is_empty() {
             true => None,
-            false => Some(new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?),
+            false => Some(Groups::new(Arc::new(Schema::new(fields)))?),
         };
         if let [only] = self.order.as_slice()
             && let Some(keys) = FixedKeys::new(&only.expr.data_type(&schema)?, only.options)

@@ -285,3 +285,59 @@ fn what_is_held_does_not_grow_with_the_rows() {
         assert!(rows(&kept).iter().all(|row| row.split('|').next_back().unwrap().parse::<i64>().unwrap() >= 999_800));
     });
 }
+
+/// Keys of every width, close together and then not: the array and the hash table number groups alike.
+#[test]
+fn groups_are_numbered_as_they_are_seen() {
+    let mut draw = Draw(4_242);
+    let types = [
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Int64,
+        DataType::UInt8,
+        DataType::UInt16,
+        DataType::UInt32,
+    ];
+    for round in 0..200 {
+        let data_type = &types[draw.below(7) as usize];
+        let (least, greatest): (i64, i64) = match data_type {
+            DataType::Int8 => (i8::MIN.into(), i8::MAX.into()),
+            DataType::Int16 => (i16::MIN.into(), i16::MAX.into()),
+            DataType::Int32 => (i32::MIN.into(), i32::MAX.into()),
+            DataType::Int64 => (i64::MIN, i64::MAX),
+            DataType::UInt8 => (0, u8::MAX.into()),
+            DataType::UInt16 => (0, u16::MAX.into()),
+            _ => (0, u32::MAX.into()),
+        };
+        let schema = Arc::new(Schema::new(vec![Field::new("", data_type.clone(), true)]));
+        let mut groups = groups::Groups::new(schema).unwrap();
+        let mut seen: Vec<Option<i64>> = Vec::new();
+        let mut numbers = Vec::new();
+        let mut centre = [least, greatest, least / 2 + greatest / 2][draw.below(3) as usize];
+        for _ in 0..draw.below(8) {
+            let keys: Vec<Option<i64>> = (0..draw.below(200))
+                .map(|_| {
+                    (draw.below(9) > 0)
+                        .then(|| centre.saturating_add(draw.below(300) as i64 - 150).clamp(least, greatest))
+                })
+                .collect();
+            let array: ArrayRef = Arc::new(Int64Array::from(keys.clone()));
+            let array = datafusion::arrow::compute::cast(&array, data_type).unwrap();
+            let count = groups.number(&[array], &mut numbers).unwrap();
+            let expected: Vec<usize> = keys
+                .iter()
+                .map(|key| {
+                    seen.iter().position(|other| other == key).unwrap_or_else(|| {
+                        seen.push(*key);
+                        seen.len() - 1
+                    })
+                })
+                .collect();
+            assert_eq!((count, &numbers), (seen.len(), &expected), "round {round}, {data_type}");
+            // On to neighbours, below or above; now and then far away.
+            let step = [-200, 200, -3_000_000, 40, -90_000][draw.below(5) as usize];
+            centre = centre.saturating_add(step).clamp(least, greatest);
+        }
+    }
+}
