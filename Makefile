@@ -95,8 +95,17 @@ gate: gate-program $(VENV)/.requirements
 	@$(STEP) 'Regression gate: instructions of the hot paths'
 	@$(BIN)/python -m bench gate
 
+# The demo's entries behind a Unix socket, without shared memory.
+.PHONY: ablation-program
+ablation-program:
+	@$(STEP) 'Entries without shared memory'
+	$(CARGO) build --release --locked -p molt-ablation
+	@mkdir -p $(OUT)
+	@[ "$(TARGET)/release/molt-ablation" -ef "$(OUT)/molt-ablation" ] || \
+	  cp -f "$(TARGET)/release/molt-ablation" "$(OUT)/molt-ablation"
+
 .PHONY: bench
-bench: build transport-bench
+bench: build transport-bench ablation-program
 	@$(STEP) 'Beside the alternatives'
 	@$(BIN)/python -m bench peers $(if $(QUICK),--quick)
 	@$(STEP) 'Measurement'
@@ -205,7 +214,7 @@ test-engine:
 	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine --test clients --test stop --test supervise --test upgrade
 
 .PHONY: test-python
-test-python: build gate-program
+test-python: build gate-program ablation-program
 	@$(STEP) 'Tests of molt_accel, of the Django project and of the measurement'
 	$(BIN)/python -m pytest -q client-py/tests
 	MOLT_TEST_SEGMENT=memfd $(BIN)/python -m pytest -q client-py/tests/test_worker_calls.py client-py/tests/test_worker_async.py

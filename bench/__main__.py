@@ -1,4 +1,4 @@
-"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|peers|gate|data`."""
+"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|peers|ablation|gate|data`."""
 
 import sys
 from dataclasses import replace
@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from .runner import (
+    ablation,
     analytics,
     data,
     gate,
@@ -207,6 +208,17 @@ def peers_command(results, scale, names) -> None:
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
     if found["left_behind"]:
         raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+
+
+@cli.command("ablation")
+@RESULTS_OPTION
+def ablation_command(results) -> None:
+    """The same entries behind a plain Unix socket: what shared memory itself buys, 64 bytes to 16 MiB (half a minute)."""
+    folder = report.new_folder(results)
+    with Owned() as owned:
+        found = ablation.measure(owned, folder / "logs")
+    report.part(folder, "ablation", found, [ablation.table(found)])
+    terminal.show(console, ablation.table(found))
 
 
 @cli.command("timeline")

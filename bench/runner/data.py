@@ -3,6 +3,7 @@
 import sys
 from functools import cache
 from pathlib import Path
+from random import Random
 
 from .paths import DATA, DJANGO
 from .scenarios import LINES, TABLE_ROWS, Scenario
@@ -42,3 +43,8 @@ def body(scenario: Scenario) -> Path:
     half.write_bytes(table(scenario.lines) if scenario.table else orders(scenario.lines))
     half.replace(path)
     return path
+
+
+def bytes_of(size: int) -> bytes:
+    """So many bytes that do not repeat."""
+    return Random(SEED).randbytes(size)

@@ -1,4 +1,4 @@
-"""Single calls from Python, and the worker by itself: S2 and S3 (echo), S12 (start, memory, size) and S14 (compute)."""
+"""Single calls from Python, and the worker by itself: S2 and S3 (echo), S12 (start, memory, size), S14 (compute), S10."""
 
 import json
 import shutil
@@ -12,13 +12,13 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from . import calls, child, usage, worker
+from . import break_even, calls, child, usage, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import EXPORTS, binary
 from .worker import Worker
 
-SECONDS = 30.0  # what all of this takes, for the progress line
+SECONDS = 40.0  # what all of this takes, for the progress line
 ROUNDS = 7
 STARTS = 5
 MB = 1e6
@@ -33,12 +33,14 @@ def measure(owned: Owned, logs: Path) -> dict:
         echoes = calls.measure(owned, engine, logs)
         saturated = calls.saturated(owned, engine, logs)
         compute = _compute(engine)
+        pays = break_even.measure(owned, engine, logs)
     finally:
         worker.stop(owned, engine)
     return {
         "echo_64_bytes": echoes,
         "saturated": saturated,
         "compute_us": compute,
+        "break_even": pays,
         "worker": {
             "first_answer_ms": median(started),
             "idle_mb": idle_mb,

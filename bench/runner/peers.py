@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from . import data, equal, k6, servers, usage, worker
+from . import ablation, data, equal, k6, servers, usage, worker
 from .errors import BenchError
 from .k6 import Generated
 from .owned import Owned
@@ -57,7 +57,8 @@ def planned_seconds(plan: Plan) -> float:
     sides = [peer for peer in catalog.PEERS if not plan.names or peer.name in plan.names]
     tried = sum(len(peer.counts) for peer in sides) if plan.search else 0
     loads = plan.rounds * (plan.seconds + K6_START) + plan.warm_up + plan.seconds + 2 * K6_START + SETUP
-    return len(sides) * loads + tried * (plan.search_seconds + K6_START + SETUP)
+    without = 0.0 if plan.names else ablation.SECONDS
+    return len(sides) * loads + tried * (plan.search_seconds + K6_START + SETUP) + without
 
 
 def order_cases() -> Iterator[equal.Case]:
@@ -136,9 +137,14 @@ class Run:
                 told.append(self._workload(workload, chosen))
         worker.after_clients(self._engine, self._arena_before)
         left = worker.stop(self._owned, self._engine)
+        without = None
+        if not self._plan.names:
+            self._say("the same entries with and without shared memory")
+            without = ablation.measure(self._owned, self._logs)
+            left += without.pop("left_behind")
         return {
             "users": self._plan.users, "rounds": self._plan.rounds, "seconds": self._plan.seconds, "cores": catalog.CORES,
-            "workloads": told, "missing": missing, "left_behind": left,
+            "workloads": told, "missing": missing, "left_behind": left, "ablation": without,
         }  # fmt: skip
 
     def _workload(self, workload: Workload, every: list[Measured]) -> dict:
@@ -322,6 +328,8 @@ def tables(found: dict) -> list[Table]:
             for one in sides
         ]
         out.append(Table(f"How they run: {workload['title']}", ["side", "version", "tuned", "counts tried"], tried, 4))
+    if found["ablation"]:
+        out.append(ablation.table(found["ablation"]))
     if found["missing"]:
         out.append(Table("Peers that are missing", ["peer", "why"], [[*one] for one in found["missing"].items()], 2))
     return out

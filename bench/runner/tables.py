@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from . import break_even
 from .figures import Figures, Ratio, compare, curve
 from .measure import Results
 from .targets import Verdict, verdicts
@@ -174,6 +175,7 @@ def micro(found: dict) -> Table:
             f"{busy['processes']} processes: {busy['client_us']:.1f} us in them, {busy['worker_us']:.1f} us in the worker",
         ],
         *([f"compute, {int(n):,} numbers", f"{us:.1f} us", "MsgPack"] for n, us in found["compute_us"].items()),
+        *([break_even.row(found["break_even"])] if "break_even" in found else []),
         [
             "worker: start to first answer",
             f"{worker['first_answer_ms']:.0f} ms",

@@ -147,4 +147,11 @@ def _single(micro: dict) -> list[Verdict]:
         Verdict("S12", "worker: stripped binary", micro["worker"]["stripped_mb"], 125, 70, " MB"),
         Verdict("S14", "compute with 3 numbers", micro["compute_us"]["3"], 20, 6, " us"),
         Verdict("S14", "compute with 10,000 numbers", micro["compute_us"]["10000"], 600, 300, " us"),
+        *(break_even(micro["break_even"]) if "break_even" in micro else []),
     ]
+
+
+def break_even(found: dict) -> list[Verdict]:
+    """S10. Where offloading never pays there is no figure: the table says so."""
+    what = "the smallest Python work for which offloading pays, view against view"
+    return [] if found["us"] is None else [Verdict("S10", what, found["us"], 150, 50, " us")]
