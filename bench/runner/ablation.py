@@ -23,7 +23,7 @@ from .owned import Owned
 from .paths import binary
 from .tables import Table
 
-SECONDS = 30.0  # what all of this takes, for the progress line
+SETUP = 3.0
 SIZES = tuple(64 << 2 * step for step in range(10))  # 64 bytes to 16 MiB
 LINES = (20, 200, 2_000, 10_000)
 MOLT, SOCKET = "shared memory", "Unix socket"
@@ -40,6 +40,11 @@ class Plan:
 
     rounds: int = 5
     turn_seconds: float = 0.15
+
+    @property
+    def total(self) -> float:
+        """Seconds that all of it takes, about."""
+        return SETUP + 2 * self.rounds * self.turn_seconds * (len(SIZES) + len(LINES))
 
 
 CHECK = Plan(rounds=1, turn_seconds=0.01)

@@ -33,7 +33,7 @@ class Plan:
 
     users: int = 16
     rounds: int = 5
-    seconds: float = 4.0
+    seconds: float = 3.5
     warm_up: float = 1.0
     """k6 takes nothing shorter than a second."""
     search: bool = True
@@ -43,10 +43,12 @@ class Plan:
     """Of what the slowest side can answer."""
     names: tuple[str, ...] = ()
     """Only these peers; none: all."""
+    without: ablation.Plan = ablation.Plan()
+    """How long the entries are called with and without shared memory."""
 
 
-QUICK = Plan(rounds=2, seconds=1.5, search=False)
-CHECK = Plan(users=4, rounds=1, seconds=1.0, search=False)
+QUICK = Plan(rounds=2, seconds=1.2, search=False, without=ablation.Plan(rounds=2, turn_seconds=0.05))
+CHECK = Plan(users=4, rounds=1, seconds=1.0, search=False, without=ablation.CHECK)
 """Every path once; the figures mean nothing."""
 
 
@@ -57,7 +59,7 @@ def planned_seconds(plan: Plan) -> float:
     sides = [peer for peer in catalog.PEERS if not plan.names or peer.name in plan.names]
     tried = sum(len(peer.counts) for peer in sides) if plan.search else 0
     loads = plan.rounds * (plan.seconds + K6_START) + plan.warm_up + plan.seconds + 2 * K6_START + SETUP
-    without = 0.0 if plan.names else ablation.SECONDS
+    without = 0.0 if plan.names else plan.without.total
     return len(sides) * loads + tried * (plan.search_seconds + K6_START + SETUP) + without
 
 
@@ -171,7 +173,7 @@ class Run:
         without = None
         if not self._plan.names:
             self._say("the same entries with and without shared memory")
-            without = ablation.measure(self._owned, self._logs)
+            without = ablation.measure(self._owned, self._logs, self._plan.without)
             left += without.pop("left_behind")
         return {
             "users": self._plan.users, "rounds": self._plan.rounds, "seconds": self._plan.seconds, "cores": catalog.CORES,
