@@ -59,6 +59,7 @@ def customers() -> pa.Table:
     )
 
 
+# Nothing is rounded at a tie: 27.45 is no double, and what becomes of it differs between versions of DuckDB.
 QUERIES = """
 select count(*), count(customer), count(distinct customer), count(qty) from orders
 select sum(qty), min(qty), max(qty), avg(qty) from orders
@@ -130,7 +131,7 @@ select count(*) from orders where isnan(odd)
 select id, cast(qty as varchar), cast(price as double), cast(floor(weight) as bigint) from orders where id < 100 and weight * 10 % 5 <> 0
 select id, price * 2, price + 1, price - qty from orders where id < 200
 select sum(price * qty) from orders
-select id, round(weight, 1), floor(weight), ceil(weight), abs(qty) from orders where id < 200
+select id, round(weight + 0.0003, 1), floor(weight), ceil(weight), abs(qty) from orders where id < 200
 select id, qty % 7, -qty from orders where id < 200
 select region, median(weight) from orders group by region
 select region, approx_distinct(customer) > 100 from orders group by region
