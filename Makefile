@@ -6,7 +6,7 @@
 #   make chaos   kills and stops clients and workers at random (KILLS=n or MINUTES=m, SEED=s; MEMFD=1: segments without a name)
 #   make soak    a long load with kills: curves of memory, descriptors, latency (MINUTES=n)
 #   make bench   the full measurement (QUICK=1 for a short one)
-#   make gate    instructions of the hot paths against the committed baseline (needs valgrind)
+#   make gate    instructions of the hot paths, and sizes, against the committed baseline (needs valgrind)
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
 #   make sanitize  the transport's tests under the address sanitizer, its shared words and bytes under the thread sanitizer
 #   make wheel   one wheel with client, worker and stat tool into dist/, for machines without Rust
@@ -91,8 +91,8 @@ gate-program:
 	@[ "$(TARGET)/release/molt-gate" -ef "$(OUT)/molt-gate" ] || cp -f "$(TARGET)/release/molt-gate" "$(OUT)/molt-gate"
 
 .PHONY: gate
-gate: gate-program $(VENV)/.requirements
-	@$(STEP) 'Regression gate: instructions of the hot paths'
+gate: gate-program build
+	@$(STEP) 'Regression gate: instructions of the hot paths, and sizes'
 	@$(BIN)/python -m bench gate
 
 # The demo's entries behind a Unix socket, without shared memory.

@@ -1,7 +1,8 @@
-"""The regression gate: instructions of the hot paths, against what the repository says they took.
+"""The regression gate: instructions of the hot paths and sizes of what is installed, against what the repository says.
 
 Time on a shared machine says little; callgrind's counts are the same in every run. `molt-gate` walks a path in one thread,
 callgrind counts the function in which it does so, and what differs from `bench/gate/baseline.json` is told by function.
+What is walked in a whole worker or in Python is in `gate_processes`.
 """
 
 import json
@@ -13,16 +14,19 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import gate_processes
 from .errors import BenchError
 from .paths import BENCH, binary
 from .tables import Table
 
 BASELINE = BENCH / "gate" / "baseline.json"
-PATHS = ("ring", "call", "block", "place", "read", "entry")
+WALKED = ("ring", "call", "block", "place", "read", "entry")
+PATHS = (*WALKED, *gate_processes.WORKER_PATHS, "import", *gate_processes.SIZES)
 TIMES = 100
 TOLERANCE = 0.02  # counts are exact; hash seeds and the length of names move some of them by a thousandth
 COUNTED = "molt_gate::counted*"
 SHOWN = 12
+LEAST_SHARE = 1e-4  # of a path's total: functions below it are not written down
 LONGEST_SECONDS = 300
 # A line of callgrind_annotate: instructions, share, file:function, object.
 LINE = re.compile(r"^\s*([\d,]+)\s+\(\s*[\d.]+%\)\s+[^:]*:(.+?)(?: \[[^\]]*\])?$")
@@ -32,7 +36,7 @@ HASH = re.compile(r"::h[0-9a-f]{16}|\.llvm\.\d+|'2$")
 
 @dataclass(frozen=True)
 class Counted:
-    """Instructions of one walk: all, and those of each function itself."""
+    """Instructions of one walk: all, and those of each function itself. Of a size: bytes, and those of each section."""
 
     total: float
     functions: dict[str, float]
@@ -42,27 +46,55 @@ def toolchain() -> str:
     """What the counts depend on beside the source."""
     rustc = _run(["rustc", "--version"], "rustc").split()[1]
     libc = platform.libc_ver()
-    return f"rustc {rustc}, {_run(['valgrind', '--version'], 'valgrind').strip()}, {' '.join(libc)}"
+    valgrind = _run(["valgrind", "--version"], "valgrind").strip()
+    return f"rustc {rustc}, {valgrind}, {' '.join(libc)}, Python {platform.python_version()}"
 
 
 def count(path: str, *, slow: bool = False) -> Counted:
-    """Walks one path under callgrind."""
+    """Walks one path under callgrind, or measures one size."""
+    if path in gate_processes.SIZES:
+        sections = gate_processes.sections(path)
+        return Counted(sum(sections.values()), sections)
     if shutil.which("valgrind") is None:
         raise BenchError("valgrind is not installed", "apt-get install valgrind")
-    with tempfile.TemporaryDirectory(prefix="molt-gate-") as folder:
-        out = Path(folder) / "callgrind.out"
-        program = [binary("molt-gate"), path, "--times", str(TIMES), *(["--slow"] if slow else [])]
-        callgrind = ["valgrind", "--tool=callgrind", f"--toggle-collect={COUNTED}", f"--callgrind-out-file={out}"]
-        _run([*callgrind, *program], f"the path {path}")
-        text = _run(["callgrind_annotate", "--threshold=100", "--auto=no", out], "callgrind_annotate")
-    functions: dict[str, float] = {}
-    for line in text.splitlines():
-        if (found := LINE.match(line)) and "PROGRAM TOTALS" not in line:
-            name = HASH.sub("", found[2])
-            functions[name] = functions.get(name, 0) + int(found[1].replace(",", "")) / TIMES
+    with tempfile.TemporaryDirectory(prefix="molt-gate-") as made:
+        folder = Path(made)
+        if path in gate_processes.WORKER_PATHS:
+            calls = gate_processes.WORKER_PATHS[path]
+            few, many = (_functions(gate_processes.worker(path, more, folder)) for more in (0, calls))
+            functions = _between(few, many, calls)
+        elif path == "import":
+            without, with_it = (_functions(gate_processes.python(code, folder)) for code in ("pass", "import molt_accel"))
+            functions = _between(without, with_it, 1)
+        else:
+            functions = _between({}, _functions(_walk(path, slow, folder)), TIMES)
     if not functions:
         raise BenchError(f"callgrind has counted nothing on the path {path}", f"is {COUNTED} still what counts?")
     return Counted(sum(functions.values()), functions)
+
+
+def _walk(path: str, slow: bool, folder: Path) -> Path:
+    out = folder / "callgrind.out"
+    program = [binary("molt-gate"), path, "--times", str(TIMES), *(["--slow"] if slow else [])]
+    _run([*gate_processes.callgrind(out, COUNTED), *program], f"the path {path}")
+    return out
+
+
+def _functions(out: Path) -> dict[str, int]:
+    """Instructions by function, as callgrind wrote them."""
+    functions: dict[str, int] = {}
+    text = _run(["callgrind_annotate", "--threshold=100", "--auto=no", out], "callgrind_annotate")
+    for line in text.splitlines():
+        if (found := LINE.match(line)) and "PROGRAM TOTALS" not in line:
+            name = HASH.sub("", found[2])
+            functions[name] = functions.get(name, 0) + int(found[1].replace(",", ""))
+    return functions
+
+
+def _between(before: dict[str, int], after: dict[str, int], walks: int) -> dict[str, float]:
+    """What one walk took, of so many that `after` has more."""
+    spent = {name: (after.get(name, 0) - before.get(name, 0)) / walks for name in before.keys() | after.keys()}
+    return {name: count for name, count in spent.items() if count}
 
 
 def _run(command: list, what: str) -> str:
@@ -82,8 +114,9 @@ def save(found: dict[str, Counted]) -> None:
 
 
 def _rounded(functions: dict[str, float]) -> dict[str, float]:
+    least = max(0.5, sum(functions.values()) * LEAST_SHARE)
     kept = sorted(functions.items(), key=lambda one: (-one[1], one[0]))
-    return {name: round(count, 1) for name, count in kept if count >= 0.5}
+    return {name: round(count, 1) for name, count in kept if count >= least}
 
 
 def baseline() -> tuple[str, dict[str, Counted]]:
