@@ -20,9 +20,9 @@ PACKAGE = __package__
 CORES = len(os.sched_getaffinity(0))
 
 
-def in_view(stage: Stage, processes: int, *, module: str) -> Side:
+def in_view(stage: Stage, processes: int, *, module: str, server: str) -> Side:
     """A module of this folder that answers inside the view."""
-    return django.serve(stage, module, django.PEER_PATH, processes, view=f"{PACKAGE}.{module}")
+    return django.serve(stage, module, django.PEER_PATH, processes, view=f"{PACKAGE}.{module}", server=server)
 
 
 def pool(stage: Stage, processes: int) -> Side:
@@ -69,14 +69,15 @@ def sidecar(stage: Stage, processes: int) -> Side:
     return side
 
 
-def engine(name: str, module: str, package: str, how: str) -> Peer:
+def engine(name: str, module: str, package: str, how: str, server: str = "gunicorn") -> Peer:
     """A peer of the table endpoint inside the view."""
 
     def version() -> str:
         import_module(package)
-        return demo.versions(package)
+        return demo.versions(package, server)
 
-    return Peer(name, TABLE, how, version, partial(in_view, module=module))
+    begin = partial(in_view, module=module, server=server)
+    return Peer(demo.named(name, server), TABLE, how, version, begin, server=server)
 
 
 def flight_version() -> str:
@@ -95,8 +96,14 @@ PEERS: tuple[Peer, ...] = (
     *(peer for peer in demo.PEERS if peer.group == TABLE),
     engine("numpy", "numpy_view", "numpy", "integers where they lie, words as codes"),
     engine("pandas", "pandas_view", "pandas", "words as categories, money as integers"),
-    engine("Polars", "polars_view", "polars", "a lazy question, one thread a process"),
-    engine("DuckDB", "duckdb_view", "duckdb", "a connection a thread, one thread each, money as integers"),
+    *(
+        peer
+        for server in django.SERVERS
+        for peer in (
+            engine("Polars", "polars_view", "polars", "a lazy question, one thread a process", server),
+            engine("DuckDB", "duckdb_view", "duckdb", "a connection a thread, one thread each, money as integers", server),
+        )
+    ),
     engine("datafusion-python", "datafusion_view", "datafusion", "a context a thread, one partition, money as integers"),
     Peer("Arrow Flight sidecar", TABLE, "Polars in one Flight service over a Unix socket, kept connections", flight_version,
          sidecar),
