@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from . import break_even
+from . import break_even, percentile
 from .figures import Figures, Ratio, compare, curve
 from .measure import Results
 from .targets import Verdict, verdicts
@@ -191,7 +191,7 @@ CALL = ["p50 us", "p99 us", "p99.9 us", "p50 from", "to"]
 
 
 def _call(row: dict) -> list[str]:
-    return [f"{row[key]:,.2f}" for key in ("p50_us", "p99_us", "p999_us", "p50_from_us", "p50_to_us")]
+    return [percentile.shown(row[key], 2) for key in ("p50_us", "p99_us", "p999_us", "p50_from_us", "p50_to_us")]
 
 
 def echoes(found: dict) -> Table:
