@@ -1,4 +1,5 @@
-"""Single calls from Python, and the worker by itself: S2 and S3 (echo), S12 (start, memory, size), S14 (compute), S10."""
+"""Single calls from Python, and both sides by themselves: S2 and S3 (echo), S12 (the worker's start, memory, size), S13 (the
+client's import and memory), S14 (compute), S10."""
 
 import json
 import shutil
@@ -12,13 +13,13 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from . import break_even, calls, child, usage, worker
+from . import break_even, calls, child, footprint, usage, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import EXPORTS, binary
 from .worker import Worker
 
-SECONDS = 40.0  # what all of this takes, for the progress line
+SECONDS = 48.0  # what all of this takes, for the progress line
 ROUNDS = 7
 STARTS = 5
 MB = 1e6
@@ -34,6 +35,7 @@ def measure(owned: Owned, logs: Path) -> dict:
         saturated = calls.saturated(owned, engine, logs)
         compute = _compute(engine)
         pays = break_even.measure(owned, engine, logs)
+        client_mb = footprint.client_mb(owned, engine, logs)
     finally:
         worker.stop(owned, engine)
     return {
@@ -41,6 +43,8 @@ def measure(owned: Owned, logs: Path) -> dict:
         "saturated": saturated,
         "compute_us": compute,
         "break_even": pays,
+        "import_ms": footprint.import_ms(),
+        "client_mb": client_mb,
         "worker": {
             "first_answer_ms": median(started),
             "idle_mb": idle_mb,
