@@ -1,4 +1,4 @@
-"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|peers|ablation|gate|data`."""
+"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|peers|load|in-flight|tail|ablation|gate|data`."""
 
 import sys
 from dataclasses import replace
@@ -13,6 +13,8 @@ from .runner import (
     analytics,
     data,
     gate,
+    in_flight,
+    load,
     machine,
     measure,
     memory,
@@ -21,6 +23,7 @@ from .runner import (
     peers,
     report,
     tables,
+    tail,
     targets,
     terminal,
     timeline,
@@ -237,6 +240,64 @@ def timeline_command(results, seconds, check) -> None:
     report.part(folder, "timeline", found, shown)
     for table in shown:
         terminal.show(console, table)
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    if found["left_behind"]:
+        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+
+
+@cli.command("load")
+@RESULTS_OPTION
+@click.option("--quick", "scale", flag_value="quick", help="Fewer sides, rates and seconds.")
+@click.option("--check", "scale", flag_value="check", help="Every path once; the figures mean nothing.")
+@click.option("--peer", "names", multiple=True, help="Only this one; may be repeated.")
+def load_command(results, scale, names) -> None:
+    """Latency against offered load, all sides at the same arrival rates, and throughput by users, 1 to 256."""
+    plan = {"quick": load.QUICK, "check": load.CHECK}.get(scale, load.Plan())
+    plan = replace(plan, names=names or plan.names)
+    folder = report.new_folder(results)
+    console.print(f"about {load.planned_seconds(plan) / 60:.0f} min", highlight=False)
+    with Owned() as owned:
+        say = partial(console.print, highlight=False, soft_wrap=True)
+        found = load.measure(owned, folder / "logs", plan, say)
+    finished(folder, "load", found, [*load.tables(found), tables.judged(load.verdicts(found))])
+
+
+@cli.command("in-flight")
+@RESULTS_OPTION
+@click.option("--quick", "scale", flag_value="quick", help="Fewer points and seconds.")
+@click.option("--check", "scale", flag_value="check", help="Every path once; the figures mean nothing.")
+def in_flight_command(results, scale) -> None:
+    """Calls at the client library: 1 to 1,024 in flight from one event loop, and 1 to 256 client processes."""
+    plan = {"quick": in_flight.QUICK, "check": in_flight.CHECK}.get(scale, in_flight.Plan())
+    folder = report.new_folder(results)
+    console.print(f"about {in_flight.planned_seconds(plan):.0f} s", highlight=False)
+    with Owned() as owned:
+        found = in_flight.measure(owned, folder / "logs", plan)
+    finished(folder, "in_flight", found, in_flight.tables(found))
+
+
+@cli.command("tail")
+@RESULTS_OPTION
+@click.option("--minutes", type=click.FloatRange(0.01), help="Length of the load at half of the capacity. [default: 1]")
+@click.option("--quick", "scale", flag_value="quick", help="Seconds only.")
+@click.option("--check", "scale", flag_value="check", help="Every path once; the figures mean nothing.")
+def tail_command(results, minutes, scale) -> None:
+    """The longest requests of a constant load at half and four fifths of the capacity, and the cause of each."""
+    plan = {"quick": tail.QUICK, "check": tail.CHECK}.get(scale, tail.Plan())
+    plan = plan if minutes is None else plan.minutes(minutes)
+    folder = report.new_folder(results)
+    console.print(f"about {tail.planned_seconds(plan):.0f} s", highlight=False)
+    with Owned() as owned:
+        found = tail.measure(owned, folder / "logs", plan, partial(console.print, highlight=False, soft_wrap=True))
+    finished(folder, "tail", found, [*tail.tables(found), tables.judged(tail.verdicts(found))])
+
+
+def finished(folder: Path, name: str, found: dict, shown: list[tables.Table]) -> None:
+    """Writes a part, shows it, and fails where a worker left something behind."""
+    report.part(folder, name, found, shown)
+    for table in shown:
+        if table.rows:
+            terminal.show(console, table)
     console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
     if found["left_behind"]:
         raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
