@@ -69,6 +69,32 @@ def sidecar(stage: Stage, processes: int) -> Side:
     return side
 
 
+def zmq_sidecars(stage: Stage, processes: int) -> Side:
+    """So many Python processes behind sockets of their own, and as many web processes as cores."""
+    folder = stage.owned.start(
+        lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True)
+    )
+    env = {"PYTHONPATH": f"{ROOT}:{DJANGO}"}
+    places = [folder / f"{number}.sock" for number in range(processes)]
+    running = []
+    for place in places:
+        command: child.Command = [sys.executable, "-m", f"{PACKAGE}.zmq_sidecar", place]
+        running.append(child.start(stage.owned, "a ZeroMQ sidecar", command, stage.logs / "peer-zmq.log", env, cwd=ROOT))
+    for place, one in zip(places, running, strict=True):
+        child.until(place.is_socket, f"that {one} listens", 30, one)
+    env = {"MOLT_BENCH_ZMQ": " ".join(f"ipc://{place}" for place in places)}
+    side = django.serve(
+        stage, "zmq", django.PEER_PATH, CORES, view=f"{PACKAGE}.zmq_sidecar", env=env, beside=[one.pid for one in running]
+    )
+    side.ends += [*running, folder]
+    return side
+
+
+def zmq_version() -> str:
+    """pyzmq's, where it is installed."""
+    return demo.versions("pyzmq", "msgspec")
+
+
 def engine(name: str, module: str, package: str, how: str, server: str = "gunicorn") -> Peer:
     """A peer of the table endpoint inside the view."""
 
@@ -93,6 +119,8 @@ PEERS: tuple[Peer, ...] = (
     Peer("process pool", ORDERS, f"ProcessPoolExecutor kept by each web process; {WARM}", partial(demo.versions, "msgspec"),
          pool, counted="processes in each pool", counts=(1, 2)),
     Peer("gunicorn dirty workers", ORDERS, WARM, dirty_version, dirty, counted="dirty workers"),
+    Peer("pyzmq sidecar", ORDERS, f"REQ and REP over Unix sockets, no broker; {WARM}", zmq_version, zmq_sidecars,
+         counted="Python processes"),
     *(peer for peer in demo.PEERS if peer.group == TABLE),
     engine("numpy", "numpy_view", "numpy", "integers where they lie, words as codes"),
     engine("pandas", "pandas_view", "pandas", "words as categories, money as integers"),

@@ -35,19 +35,25 @@ PERCENTILES = {"p50_ms": 50.0, "p99_ms": 99.0, "p999_ms": 99.9, "p9999_ms": 99.9
 class Plan:
     """How much is measured; times in seconds, each per load."""
 
-    shares: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1)
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1)
     """Of the fastest side's capacity."""
     users: tuple[int, ...] = (1, 4, 16, 64, 256)
     seconds: float = 4.0
+    requests: int = 1_000
+    """Of each rate at least, so that they carry a p99; in three times the seconds at most."""
     names: tuple[str, ...] = ()
     """Only these peers; none: all."""
     capacity_users: int = 16
     capacity_seconds: float = 2.5
 
+    def lasting(self, rate: float) -> float:
+        """How long requests arrive at that rate."""
+        return min(max(self.seconds, self.requests / rate), 3 * self.seconds)
+
 
 HEADLINE = ("molt", "tuned Python", "Go", "Polars")
-QUICK = Plan((0.05, 0.3, 0.7, 1.1), (1, 16), 1.0, HEADLINE, capacity_seconds=1.0)
-CHECK = Plan((0.1, 0.5), (1, 4), 1.0, ("molt", "tuned Python", "numpy"), capacity_users=4, capacity_seconds=1.0)
+QUICK = Plan((0.05, 0.3, 0.7, 1.1), (1, 16), 1.0, 0, HEADLINE, capacity_seconds=1.0)
+CHECK = Plan((0.1, 0.5), (1, 4), 1.0, 0, ("molt", "tuned Python", "numpy"), capacity_users=4, capacity_seconds=1.0)
 """Every path once; the figures mean nothing."""
 
 
@@ -61,7 +67,8 @@ def chosen(plan: Plan) -> list[Any]:
 def planned_seconds(plan: Plan) -> float:
     """What it takes, for the progress line."""
     loads = (ASKED_OF_SLOW * len(plan.shares) + len(plan.users)) * (plan.seconds + K6_START)
-    return len(chosen(plan)) * (SETUP + COMPARING + plan.capacity_seconds + K6_START + loads)
+    longer = plan.seconds if plan.requests else 0.0  # the lowest rate
+    return len(chosen(plan)) * (SETUP + COMPARING + plan.capacity_seconds + K6_START + loads + longer)
 
 
 @dataclass
@@ -79,7 +86,7 @@ class Loaded:
     @property
     def keeps_up(self) -> bool:
         """Whether it has answered nine tenths of what arrived last."""
-        return not self.points or self.points[-1]["answered"] >= KEPT_UP * self.points[-1]["rate"]
+        return not self.points or kept_up(self.points[-1])
 
 
 class Run:
@@ -119,11 +126,12 @@ class Run:
         for number, share in enumerate(self._plan.shares):
             rate = max(1.0, share * fastest)
             for one in turns.order([one for one in running if one.keeps_up], number):
-                one.points.append(point(*self._load(workload, one, USERS, rate), rate, self._plan.seconds))
+                seconds = self._plan.lasting(rate)
+                one.points.append(point(*self._load(workload, one, seconds, USERS, rate), rate, seconds))
             self._say(f"{workload.group}: {rate:,.0f} requests/s arriving")
         for number, users in enumerate(self._plan.users):
             for one in turns.order(running, number):
-                generated, _ = self._load(workload, one, users)
+                generated, _ = self._load(workload, one, self._plan.seconds, users)
                 one.concurrency.append({"users": users, "rps": round(generated.rps, 1), **latencies(generated)})
             self._say(f"{workload.group}: {users} users")
         for one in running:
@@ -147,14 +155,15 @@ class Run:
             return False
         one.compared = sides.check(one.peer.name, one.side, workload, expected)
         sides.warm(one.side, workload)
-        plan = self._plan
-        generated, _ = sides.load(self._stage, one.side, workload, plan.capacity_seconds, plan.capacity_users)
+        generated, _ = self._load(workload, one, self._plan.capacity_seconds, self._plan.capacity_users)
         one.capacity = generated.rps
         self._say(f"{workload.group}: {one.peer.name}: {one.capacity:,.0f} requests/s, {one.compared} answers equal")
         return True
 
-    def _load(self, workload: Workload, one: Loaded, users: int, rate: float | None = None) -> tuple[Generated, float]:
-        return sides.load(self._stage, one.side, workload, self._plan.seconds, users, rate)
+    def _load(
+        self, workload: Workload, one: Loaded, seconds: float, users: int, rate: float | None = None
+    ) -> tuple[Generated, float]:
+        return sides.load(self._stage, one.side, workload, seconds, users, rate)
 
 
 def latencies(generated: Generated) -> dict[str, float | None]:
@@ -168,6 +177,7 @@ def point(generated: Generated, cpu_s: float, rate: float, seconds: float) -> di
     good = generated.requests - generated.errors
     return {
         "rate": round(rate, 2),
+        "seconds": round(seconds, 2),
         "answered": round(good / max(seconds, generated.seconds), 2),
         **latencies(generated),
         "max_ms": round(generated.latency["max"], ROUNDED),
@@ -194,7 +204,7 @@ def measure(owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> dict
 
 
 def tables(found: dict) -> list[Table]:
-    """For each workload p99 by rate and by users, a row a side, the fastest first; and what is missing."""
+    """For each workload latencies by rate and by users, a row a side, the fastest first; and what is missing."""
     out = []
     for workload in found["workloads"]:
         fastest_first = sorted(workload["sides"], key=lambda one: -one["capacity"])
@@ -204,7 +214,7 @@ def tables(found: dict) -> list[Table]:
             at = {point["rate"]: point for point in one["points"]}
             rows.append([one["name"], *(cell(at.get(rate)) for rate in rates)])
         columns = ["side", *(f"{rate:,.0f}/s" for rate in rates)]
-        title = f"{workload['title']}: p99 ms from when a request was due, by requests arriving; – too few, * not kept up"
+        title = f"{workload['title']}: p50 and p99 ms from when a request was due, by requests arriving (– too few, * not kept up)"
         out.append(Table(title, columns, rows, 1))
         users = [one["users"] for one in fastest_first[0]["concurrency"]] if fastest_first else []
         rows = [
@@ -219,11 +229,15 @@ def tables(found: dict) -> list[Table]:
 
 
 def cell(point: dict | None) -> str:
-    """p99 at one rate; nothing where the side was not asked."""
+    """p50 and p99 at one rate; nothing where the side was not asked."""
     if point is None:
         return ""
-    kept_up = point["answered"] >= KEPT_UP * point["rate"]
-    return f"{percentile.shown(point['p99_ms'])}{'' if kept_up else ' *'}"
+    return f"{percentile.shown(point['p50_ms'])} / {percentile.shown(point['p99_ms'])}{'' if kept_up(point) else ' *'}"
+
+
+def kept_up(point: dict) -> bool:
+    """Whether nine tenths of what arrived were answered."""
+    return point["answered"] >= KEPT_UP * point["rate"]
 
 
 MOLT, PLAIN = "molt", "plain Python"
@@ -239,11 +253,11 @@ def verdicts(found: dict) -> list[Verdict]:
         for (name, server), ours in by.items():
             if name != MOLT or (PLAIN, server) not in by:
                 continue
-            plain = {point["rate"]: point["p99_ms"] for point in by[PLAIN, server] if not cell(point).endswith("*")}
+            plain = {point["rate"]: point["p99_ms"] for point in by[PLAIN, server] if kept_up(point)}
             both = [
                 (point["rate"], point["p99_ms"] / plain[point["rate"]])
                 for point in ours
-                if point["p99_ms"] is not None and plain.get(point["rate"])
+                if point["p99_ms"] is not None and plain.get(point["rate"]) and kept_up(point)
             ]
             if both:
                 rate, ratio = max(both)

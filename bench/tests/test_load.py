@@ -61,7 +61,7 @@ def test_what_is_answered_late_does_not_count_as_kept_up() -> None:
     side = load.Loaded(SimpleNamespace(name="side"), "1")
     assert side.keeps_up
     side.points.append(late)
-    assert not side.keeps_up and load.cell(late) == "900.0 *"
+    assert not side.keeps_up and load.cell(late) == "450.0 / 900.0 *"
     assert load.cell(None) == ""
 
 
@@ -84,3 +84,9 @@ def test_p99_is_judged_at_the_highest_rate_that_both_keep_up_with() -> None:
         ("gunicorn: orders", 0.05, "reached, and the aim"),
         ("granian: orders", 0.5, "missed"),
     ]
+
+
+def test_a_low_rate_lasts_until_its_requests_carry_a_p99() -> None:
+    plan = load.Plan(seconds=4.0, requests=1000)
+    assert [plan.lasting(rate) for rate in (1000.0, 125.0, 10.0)] == [4.0, 8.0, 12.0]
+    assert load.QUICK.lasting(1.0) == load.QUICK.seconds
