@@ -23,6 +23,8 @@ def versions(*names: str) -> str:
 
 
 PLAIN, TUNED, MOLT = "plain Python", "tuned Python", "molt"
+WORKER_THREADS = (1, 2, 4)
+"""By default the worker has as many as there are cores."""
 SERVED = {"gunicorn": f"gunicorn gthread, {django.THREADS} threads a process", "granian": "granian WSGI"}
 
 
@@ -37,11 +39,11 @@ def under(server: str) -> tuple[Peer, ...]:
     def peer(name: str, group: str, how: str, packages: tuple[str, ...], begin, path: str) -> Peer:
         return Peer(
             named(name, server), group, f"{SERVED[server]}; {how}", partial(versions, *packages, server),
-            partial(begin, path=path, server=server), server=server,
+            partial(begin, path=path, server=server), server=server, threads=WORKER_THREADS if begin is start_molt else (),
         )  # fmt: skip
 
     return (
-        peer(MOLT, ORDERS, "molt_worker's default flags", ("molt-accel",), start_molt, "/offload/"),
+        peer(MOLT, ORDERS, "molt_worker", ("molt-accel",), start_molt, "/offload/"),
         peer(PLAIN, ORDERS, "json and Decimal", ("django",), start, "/baseline/"),
         peer(TUNED, ORDERS, "msgspec's typed decoder, money in whole cents", ("msgspec",), start, "/tuned/"),
         peer(MOLT, TABLE, "SQL with a kept plan", ("molt-accel",), start_molt, "/offload/table/"),

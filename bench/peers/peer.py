@@ -69,3 +69,5 @@ class Peer:
     """What takes the requests; none: the peer itself."""
     counts: tuple[int, ...] = (1, 2, 4)
     """The numbers that are tried; the best one is taken."""
+    threads: tuple[int, ...] = ()
+    """Numbers of the worker's threads that are tried after that, for those that use molt_worker."""

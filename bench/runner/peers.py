@@ -4,7 +4,7 @@ For each workload: answers are compared, the best worker count of each side is s
 turn in a closed loop, in another order each time, and at last requests arrive for all at one rate.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -55,7 +55,8 @@ def planned_seconds(plan: Plan) -> float:
     from bench.peers import catalog
 
     every = [peer for peer in catalog.PEERS if not plan.names or peer.name in plan.names]
-    tried = sum(len(peer.counts) for peer in every if len(peer.counts) > 1) if plan.search else 0
+    counts = [*(len(peer.counts) for peer in every if len(peer.counts) > 1), *(len(peer.threads) for peer in every)]
+    tried = sum(counts) if plan.search else 0
     arrival = max(plan.seconds, plan.arrivals / ABOUT)
     loads = plan.rounds * (plan.seconds + K6_START) + plan.warm_up + arrival + 2 * K6_START + SETUP
     without = 0.0 if plan.names else plan.without.total
@@ -71,6 +72,10 @@ class Measured:
     side: Any = None
     count: int = 0
     tried: dict[int, float] = field(default_factory=dict)
+    stage: Any = None
+    """With a worker of its own, where another number of threads than the default is best."""
+    threads: int | None = None
+    threads_tried: dict[int, float] = field(default_factory=dict)
     compared: int = 0
     rounds: list[tuple[Generated, float]] = field(default_factory=list)
     """Each with the CPU seconds of the serving side."""
@@ -88,6 +93,7 @@ class Run:
         self._arena_before = self._engine.stat()["arena"]["used_bytes"]
         self._stage = Stage(owned, logs, self._engine)
         self._missing: dict[str, str] = {}
+        self._left: list[str] = []
 
     def all(self) -> dict:
         """What peers.json holds."""
@@ -104,7 +110,7 @@ class Run:
             if chosen:
                 shown.append(self._workload(workload, chosen))
         worker.after_clients(self._engine, self._arena_before)
-        left = worker.stop(self._owned, self._engine)
+        left = self._left + worker.stop(self._owned, self._engine)
         without = None
         if not self._plan.names:
             self._say("the same entries with and without shared memory")
@@ -130,6 +136,7 @@ class Run:
             seconds = max(self._plan.seconds, self._plan.arrivals / rate)
             one.arrival, _ = self._load(workload, one, seconds, rate)
             sides.end(self._stage, one.side)
+            self._end_worker(one.stage)
         return {
             "group": workload.group, "title": workload.title, "arriving": round(rate, 2), "sides": [told(one) for one in every],
         }  # fmt: skip
@@ -139,8 +146,9 @@ class Run:
         from bench.peers.peer import Missing
 
         try:
+            one.stage = self._stage
             self._best(workload, one)
-            one.side = sides.start(self._stage, one.peer, one.count)
+            one.side = sides.start(one.stage, one.peer, one.count)
         except Missing as reason:
             self._missing[f"{one.peer.name} ({workload.group})"] = str(reason)
             self._say(f"{workload.group}: {one.peer.name}: {reason}")
@@ -152,23 +160,48 @@ class Run:
         return True
 
     def _best(self, workload: Workload, one: Measured) -> None:
-        """Tries the counts, each for a short load, and keeps the one that answers most."""
+        """Tries the counts, then the worker's threads, each for a short load, and keeps what answers most."""
         from bench.peers import catalog
 
         one.count = catalog.CORES if catalog.CORES in one.peer.counts else one.peer.counts[-1]
         if not self._plan.search or len(one.peer.counts) < 2:
             return
         for count in turns.order(one.peer.counts, 0):
-            one.side = sides.start(self._stage, one.peer, count)
-            sides.warm(one.side, workload)
-            one.tried[count] = round(self._load(workload, one, self._plan.search_seconds)[0].rps, 1)
-            sides.end(self._stage, one.side)
+            one.count = count
+            one.tried[count] = self._tried(workload, one)
         one.count = max(one.tried, key=lambda count: one.tried[count])
+        for threads in turns.order(one.peer.threads, 0):
+            one.stage = self._with_threads(threads)
+            one.threads_tried[threads] = self._tried(workload, one)
+            self._end_worker(one.stage)
+        one.stage = self._stage
+        if one.threads_tried:
+            one.threads = max(one.threads_tried, key=lambda threads: one.threads_tried[threads])
+            if one.threads != catalog.CORES:
+                one.stage = self._with_threads(one.threads)
+
+    def _tried(self, workload: Workload, one: Measured) -> float:
+        """Requests a second in a short load."""
+        one.side = sides.start(one.stage, one.peer, one.count)
+        sides.warm(one.side, workload)
+        rps = self._load(workload, one, self._plan.search_seconds)[0].rps
+        sides.end(one.stage, one.side)
+        return round(rps, 1)
+
+    def _with_threads(self, threads: int) -> Any:
+        """The stage with a worker that has so many threads."""
+        engine = worker.start(self._owned, self._logs / "worker-peers.log", ("--threads", str(threads)))
+        return replace(self._stage, engine=engine)
+
+    def _end_worker(self, stage: Any) -> None:
+        """Ends a worker that one side alone has used."""
+        if stage is not self._stage:
+            self._left += worker.stop(self._owned, stage.engine)
 
     def _load(
         self, workload: Workload, one: Measured, seconds: float, rate: float | None = None
     ) -> tuple[Generated, float]:
-        return sides.load(self._stage, one.side, workload, seconds, self._plan.users, rate)
+        return sides.load(one.stage, one.side, workload, seconds, self._plan.users, rate)
 
 
 PERCENTILES = {"p50_ms": 50.0, "p99_ms": 99.0, "p999_ms": 99.9}
@@ -204,6 +237,8 @@ def told(one: Measured) -> dict:
         "count": one.count,
         "counted": one.peer.counted,
         "tried": {str(count): one.tried[count] for count in sorted(one.tried)},
+        "threads": one.threads,
+        "threads_tried": {str(threads): one.threads_tried[threads] for threads in sorted(one.threads_tried)},
         "compared": one.compared,
         "rps": round(median(rates), 1),
         "rps_from": round(min(rates), 1),
@@ -262,10 +297,11 @@ def tables(found: dict) -> list[Table]:
                 one["version"],
                 one["how"],
                 ", ".join(f"{n}: {rps:,.0f}/s" for n, rps in one["tried"].items()),
+                ", ".join(f"{n}: {rps:,.0f}/s" for n, rps in one["threads_tried"].items()),
             ]
             for one in fastest_first
         ]
-        out.append(Table(f"How they run: {workload['title']}", ["side", "version", "tuned", "counts tried"], tried, 4))
+        out.append(Table(f"How they run: {workload['title']}", ["side", "version", "tuned", "counts tried", "worker threads tried"], tried, 5))
     if found["ablation"]:
         out.append(ablation.table(found["ablation"]))
     if found["missing"]:

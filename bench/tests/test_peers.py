@@ -1,6 +1,7 @@
 """The peers: each starts on a free port and answers as plain Python does; the run times, shows and judges them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,23 @@ def test_the_run_times_all_sides(found: dict) -> None:
     for workload in found["workloads"]:
         slowest = min(one["rps"] for one in workload["sides"])
         assert workload["arriving"] == pytest.approx(0.6 * slowest, rel=0.01)
+
+
+def test_the_best_number_of_processes_and_of_worker_threads_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    molt = next(peer for peer in catalog.PEERS if (peer.name, peer.group) == ("molt", "orders"))
+    fewer = replace(molt, counts=(1, 2), threads=(1, catalog.CORES + 1))
+    monkeypatch.setattr(catalog, "PEERS", (fewer,))
+    plan = peers.Plan(users=2, rounds=1, seconds=1.0, search_seconds=1.0, arrivals=0, names=("molt",))
+    with Owned() as owned:
+        found = peers.measure(owned, tmp_path, plan)
+    ((one,),) = (workload["sides"] for workload in found["workloads"])
+    assert set(one["tried"]) == {"1", "2"} and one["tried"][str(one["count"])] == max(one["tried"].values())
+    assert set(one["threads_tried"]) == {"1", str(catalog.CORES + 1)}
+    assert one["threads_tried"][str(one["threads"])] == max(one["threads_tried"].values())
+    assert one["errors"] == one["arrival"]["errors"] == 0 and one["cpu_s"] > 0
+    assert found["left_behind"] == [], "every worker that was tried has gone"
 
 
 def side(name: str, server: str, rps: float) -> dict:
