@@ -1,6 +1,6 @@
-"""The command line, `python -m bench COMMAND`: the runs `demo` and `run`; a part of the long run by itself, `peers`,
-`timeline`, `memory`, `overload`, `ablation`, `micro`, `transport` or `questions`; `page` draws a run's page again; `gate` counts
-instructions; `data` writes request bodies."""
+"""The command line, `python -m bench COMMAND`: the runs `demo` and `run`; a part of the long run by itself, `peers`, `load`,
+`timeline`, `memory`, `overload`, `ablation`, `micro`, `transport`, `in-flight`, `questions` or `tail`; `page` draws a run's page
+again; `gate` counts instructions; `data` writes request bodies."""
 
 import sys
 from dataclasses import replace
@@ -14,13 +14,18 @@ from .runner import (
     ablation,
     data,
     gate,
+    in_flight,
+    load,
     machine,
     measure,
+    memory,
+    micro,
     overload,
     parts,
     peers,
     report,
     tables,
+    tail,
     terminal,
     timeline,
     transport,
@@ -136,9 +141,10 @@ def alone(name: str, plan: Any, results: Path) -> None:
 
 @cli.command("micro")
 @RESULTS_OPTION
-def micro_command(results) -> None:
+@scales
+def micro_command(results, scale) -> None:
     """Single calls from Python, and the worker's start, memory and size: S2, S3, S10, S12, S13, S14."""
-    alone("micro", RUN.micro, results)
+    alone("micro", of_scale(micro, scale), results)
 
 
 @cli.command("transport")
@@ -159,11 +165,13 @@ def questions_command(results, scale) -> None:
 
 @cli.command("memory")
 @RESULTS_OPTION
-@click.option("--mib", type=click.IntRange(1), default=512, help="Size of the table.")
-@click.option("--processes", type=click.IntRange(1), default=8, help="How many read it.")
-def memory_command(results, mib, processes) -> None:
-    """What a resident table costs that many Django processes read, by proportional set size."""
-    alone("memory", (mib, processes), results)
+@scales
+@click.option("--mib", type=click.IntRange(1), help=f"Size of the table. [default: {memory.Plan.mib:,}]")
+@click.option("--processes", type=click.IntRange(1), help=f"How many read it. [default: {memory.Plan.processes}]")
+def memory_command(results, scale, mib, processes) -> None:
+    """What a table costs that many Django processes read: one resident table, and a copy in each."""
+    plan = of_scale(memory, scale)
+    alone("memory", replace(plan, mib=mib or plan.mib, processes=processes or plan.processes), results)
 
 
 @cli.command("overload")
@@ -215,6 +223,34 @@ def timeline_command(results, seconds, check) -> None:
 def page_command(folder) -> None:
     """Draws report.html and summary.md again out of the JSON of a run that FOLDER holds."""
     console.print(f"Charts: {report.draw(folder)}", highlight=False, soft_wrap=True)
+
+
+@cli.command("load")
+@RESULTS_OPTION
+@scales
+@click.option("--peer", "names", multiple=True, help="Only this one; may be repeated.")
+def load_command(results, scale, names) -> None:
+    """Latency against offered load, all sides at the same arrival rates, and throughput by users, 1 to 256."""
+    plan = of_scale(load, scale)
+    alone("load", replace(plan, names=names or plan.names), results)
+
+
+@cli.command("in-flight")
+@RESULTS_OPTION
+@scales
+def in_flight_command(results, scale) -> None:
+    """Calls at the client library: 1 to 1,024 in flight from one event loop, and 1 to 256 client processes."""
+    alone("in_flight", of_scale(in_flight, scale), results)
+
+
+@cli.command("tail")
+@RESULTS_OPTION
+@scales
+@click.option("--minutes", type=click.FloatRange(0.01), help="Length of the load at half of the capacity. [default: 1]")
+def tail_command(results, scale, minutes) -> None:
+    """The longest requests of a constant load at half and four fifths of the capacity, and the cause of each."""
+    plan = of_scale(tail, scale)
+    alone("tail", plan if minutes is None else plan.minutes(minutes), results)
 
 
 @cli.command("gate")

@@ -3,10 +3,9 @@
 import plotly.graph_objects as go
 
 from .charts import Chart, around, bar_text, bars_of, blank, colour, line, marks, panels
+from .load import KEPT_UP, kept_up
 from .percentile import BEYOND
 
-KEPT_UP = 0.9
-"""Of what arrives; a side that answers less is beyond what it can."""
 PERCENTILES = {"50%": "p50_ms", "99%": "p99_ms", "99.9%": "p999_ms", "99.99%": "p9999_ms", "slowest": "max_ms"}
 SHOWN = {"median": "p50_ms", "p99": "p99_ms"}
 
@@ -25,7 +24,7 @@ def latency(found: dict) -> list[Chart]:
         says = (
             "k6 sends requests at a constant rate, the same for all, to each side in turn on the same cores; a cross "
             "stands where a side "
-            f"no longer keeps up (answers below {KEPT_UP:.0%} of what arrives, or errors), and it is asked no further. "
+            f"no longer keeps up (answers below {KEPT_UP:.0%} of what arrives), and it is asked no further. "
             f"{carrying(workload)}"
         )
         name = f"latency-{workload['group']}"
@@ -57,11 +56,6 @@ def carrying(workload: dict) -> str:
         "them at least were "
         "slower."
     )
-
-
-def kept_up(point: dict) -> bool:
-    """Whether a side answered what arrived."""
-    return point["answered"] >= KEPT_UP * point["rate"] and not point["errors"]
 
 
 def concurrency(found: dict) -> list[Chart]:

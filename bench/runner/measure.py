@@ -38,7 +38,7 @@ def planned_seconds(settings: Settings) -> float:
     if settings.report_lines:
         total += report_setup(settings.report_lines) + loads(len(REPORTS), settings.warm_up)
         total += loads(len(REPORTS) * settings.report_rounds, settings.report_seconds)
-    if settings.peers is not None:
+    if settings.peers is not None or settings.load is not None:
         total += GO_BUILD
     return total + sum(part.planned_seconds(plan) for part, plan in planned(settings))
 

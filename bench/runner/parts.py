@@ -9,7 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import ablation, analytics, memory, micro, overload, peers, tables, targets, timeline, transport
+from . import (
+    ablation,
+    analytics,
+    in_flight,
+    load,
+    memory,
+    micro,
+    overload,
+    peers,
+    tables,
+    tail,
+    targets,
+    timeline,
+    transport,
+)
 from .figures import Figures
 from .owned import Owned
 from .results import Results
@@ -34,28 +48,23 @@ class Part:
         return cls(name, doing, module.measure, module.planned_seconds, module.tables, module.verdicts)
 
 
-def _micro(owned: Owned, logs: Path, plan: bool) -> dict:
-    return micro.measure(owned, logs)
-
-
-def _memory(owned: Owned, logs: Path, plan: tuple[int, int]) -> dict:
-    mib, processes = plan
-    shared = {"way": "one table resident in the arena", **memory.measure(owned, logs, mib, processes)}
-    return {"mib": mib, "processes": processes, "shared": shared}
+def _overload_seconds(plan: overload.Plan) -> float:
+    return 3 * (4.0 + plan.capacity_seconds + len(plan.shares) * plan.seconds)
 
 
 ALL = (
-    Part.of("peers", "the same endpoints by what a team would take instead", peers),
+    Part.of("load", "latency against offered load, all sides", load),
     Part.of("timeline", "a kill -9 and an upgrade under load", timeline),
-    Part("memory", "one resident table that many Django processes read", _memory, lambda plan: 15.0,
-         lambda found: [tables.memory_table(found["shared"])], lambda found: []),
-    Part("overload", "half to twice the capacity, in an open loop", overload.measure,
-         lambda plan: 3 * (4.0 + plan.capacity_seconds + len(plan.shares) * plan.seconds),
+    Part.of("memory", "one table that many Django processes read", memory),
+    Part.of("peers", "the same endpoints by what a team would take instead", peers),
+    Part("overload", "half to twice the capacity, in an open loop", overload.measure, _overload_seconds,
          lambda found: [overload.table(found)], overload.verdicts),
+    Part.of("tail", "the longest requests of a steady load, and their causes", tail),
     Part.of("ablation", "the same entries with and without shared memory", ablation),
-    Part("micro", "single calls, the worker's start and size", _micro, lambda plan: micro.SECONDS,
+    Part("micro", "single calls, the worker's start and size", micro.measure, micro.planned_seconds,
          lambda found: [tables.echoes(found), tables.micro(found)], targets.single),
     Part.of("transport", "the transport beside its peers", transport),
+    Part.of("in_flight", "calls in flight, and client processes", in_flight),
     Part.of("questions", "questions over tables", analytics),
 )  # fmt: skip
 """In the order in which they are measured and shown."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import ablation, overload, peers, timeline, transport
+from . import ablation, in_flight, load, memory, micro, overload, peers, tail, timeline, transport
 from .scenarios import REPORT_LINES
 
 
@@ -70,12 +70,15 @@ RUN = Settings(
     report_rounds=5,
     report_seconds=8,
     peers=peers.Plan(),
+    load=load.Plan(),
     timeline=timeline.Plan(),
-    memory=(2048, 8),
+    memory=memory.Plan(),
     overload=overload.Plan(),
-    micro=True,
+    micro=micro.Plan(),
     transport=transport.Plan(),
+    in_flight=replace(in_flight.Plan(), rounds=5),
     questions="",
+    tail=tail.Plan(),
 )
 QUICK = replace(
     RUN,
@@ -88,12 +91,16 @@ QUICK = replace(
     report_lines=100_000,
     report_rounds=1,
     report_seconds=1,
-    peers=replace(peers.QUICK, rounds=1, names=("molt", "Go", "numpy", "Polars")),
-    timeline=timeline.Plan(seconds=6.0, capacity_seconds=1.0),
-    memory=(128, 8),
-    overload=overload.Plan(shares=(1.0, 2.0), seconds=1.0, capacity_seconds=1.0),
+    peers=None,
+    load=replace(load.QUICK, shares=(0.1, 0.5, 1.0), users=(16,)),
+    timeline=timeline.Plan(seconds=5.0, capacity_seconds=1.0),
+    memory=memory.Plan(128, 4),
+    overload=None,
     ablation=ablation.QUICK,
+    micro=micro.QUICK,
     transport=transport.Plan("--quick", ("hot", "sizes", "placing"), 30.0),
+    in_flight=replace(in_flight.QUICK, in_flight=(1, 64, 1024), clients=(1, 16)),
     questions="--quick",
+    tail=None,
 )
-"""Everything once or twice: what one part shows, no other measures again, and little of it is precise."""
+"""In short: the peers' rounds, which the load shows too, and overload and tail, of which seconds say nothing, are left out."""

@@ -218,7 +218,8 @@ CALL = ["p50 us", "p99 us", "p99.9 us", "p50 from", "to"]
 
 
 def call(row: dict) -> list[str]:
-    return [f"{row[key]:,.2f}" for key in ("p50_us", "p99_us", "p999_us", "p50_from_us", "p50_to_us")]
+    """The times of a call, as CALL names them."""
+    return [percentile.shown(row[key], 2) for key in ("p50_us", "p99_us", "p999_us", "p50_from_us", "p50_to_us")]
 
 
 def echoes(found: dict) -> Table:
@@ -227,22 +228,6 @@ def echoes(found: dict) -> Table:
     rows = [[row["way"], row["peer"], *call(row)] for row in echo["rows"]]
     rows += [["-", peer, f"missing: {why}", "", "", "", ""] for peer, why in echo["missing"].items()]
     return Table("Echo of 64 bytes from Python", ["way", "peer", *CALL], rows, left=2)
-
-
-def memory_table(found: dict) -> Table:
-    """What a resident table costs that many processes read."""
-    rows = [
-        ["one table", f"{found['table_mb']:.0f}", ""],
-        [
-            f"{found['processes']} Django processes and the worker together",
-            f"{found['all_pss_mb']:.0f}",
-            f"{found['tables']:.2f} tables; each process maps {found['reader_rss_mb']:.0f} MB, its share is "
-            f"{found['reader_pss_mb']:.0f} MB",
-        ],
-    ]
-    return Table(
-        "Memory that reading one resident table adds (proportional set size)", ["what", "MB", "beside it"], rows, 1
-    )
 
 
 def size(count: int) -> str:

@@ -37,6 +37,14 @@ def asked(capacity: float) -> list[dict]:
     return points[: good + 1]
 
 
+def described(name: str) -> dict:
+    """What every side says about itself."""
+    server = "granian" if name.endswith("granian") else "" if name == "Go" else "gunicorn"
+    return {
+        "name": name, "server": server, "version": "1.0", "how": "as one would", "command": f"serve {name}", "compared": 330,
+    }  # fmt: skip
+
+
 def load() -> dict:
     """Every side at every rate, and with more and more in flight."""
 
@@ -46,14 +54,16 @@ def load() -> dict:
              "p99_ms": 2500 * count / capacity}
             for count in (1, 4, 16, 64)
         ]  # fmt: skip
-        return {"name": name, "how": "as one would", "points": asked(capacity), "concurrency": users}
+        return {**described(name), "capacity": capacity, "points": asked(capacity), "concurrency": users}
 
-    return {
-        "workloads": [
-            {"group": group, "title": TITLES[group], "sides": [side(*one) for one in sides.items()]}
-            for group, sides in SIDES.items()
-        ]
-    }
+    workloads = [
+        {
+            "group": group, "title": TITLES[group], "capacity": max(sides.values()),
+            "sides": [side(*one) for one in sides.items()],
+        }
+        for group, sides in SIDES.items()
+    ]  # fmt: skip
+    return {"seconds": 20.0, "cores": 2, "seed": 1, "workloads": workloads, "missing": {}, "left_behind": []}
 
 
 def peers() -> dict:
@@ -70,8 +80,8 @@ def peers() -> dict:
             "not_started": 0,
         }
         return {
-            "name": name, "version": "1.0", "how": "as one would", "command": f"serve {name}", "count": 2, "counted": "web processes",
-            "tried": {"1": rps / 2, "2": rps}, "compared": 330, "rps": rps, "rps_from": rps * 0.9, "rps_to": rps * 1.15,
+            **described(name), "count": 2, "counted": "web processes", "threads": None, "threads_tried": {},
+            "tried": {"1": rps / 2, "2": rps}, "rps": rps, "rps_from": rps * 0.9, "rps_to": rps * 1.15,
             "p50_ms": 10.0, "p99_ms": 30.0, "p999_ms": 40.0, "errors": 0, "requests_per_cpu_s": rps * 0.9, "cpu_s": 5.0,
             "generator_cpu_s": 1.0, "arrival": arrival,
         }  # fmt: skip
@@ -168,12 +178,11 @@ def tail() -> dict:
         }  # fmt: skip
 
     places = [("the client library", 9_000.0), ("Django under granian", 700.0)]
-    return {
-        "places": [
-            {"name": name, "capacity": most, "loads": [at(share, most * share, 800 / most) for share in (0.5, 0.8)]}
-            for name, most in places
-        ]
-    }
+    told = [
+        {"name": name, "capacity": most, "loads": [at(share, most * share, 800 / most) for share in (0.5, 0.8)]}
+        for name, most in places
+    ]
+    return {"lines": 2_000, "places": told, "left_behind": []}
 
 
 def overload() -> dict:

@@ -86,7 +86,7 @@ def load(found: dict) -> dict[str, Traces]:
         }
         out[f"concurrency-{group}"] = {side["name"]: columns(side["concurrency"], "users", "rps") for side in sides}
         good = [
-            {p["rate"] for p in side["points"] if p["answered"] >= 0.9 * p["rate"] and not p["errors"]}
+            {p["rate"] for p in side["points"] if p["answered"] >= 0.9 * p["rate"]}
             for side in sides
         ]
         if rate := max(set.intersection(*good), default=0):
@@ -199,7 +199,8 @@ def tail(found: dict) -> dict[str, Traces]:
             for cause, count in one["causes"].items():
                 mine = [stall for stall in one["stalls"] if stall["cause"] == cause]
                 where = [stall["at_s"] for stall in mine], [stall["ms"] for stall in mine]
-                stalls[f"{cause}, at {one['share']:.0%} ({count})"] = where
+                if mine:  # the longest are listed alone
+                    stalls[f"{cause}, at {one['share']:.0%} ({count})"] = where
         out[f"stalls-{place['name'].lower().replace(' ', '-')}"] = stalls
     return out
 
