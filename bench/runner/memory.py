@@ -73,8 +73,8 @@ def fitting(plan: Plan, memory: int, shm: int) -> tuple[Plan, str | None]:
         return plan, None
     wanted, arena = needed(plan.mib)
     return replace(plan, mib=mib), (
-        f"{mib} MiB instead of {plan.mib}: {plan.processes} copies and their processes need {wanted / usage.MB:,.0f} MB of memory and "
-        f"the arena {arena / usage.MB:,.0f} MB of /dev/shm; {SPARED * memory / usage.MB:,.0f} and {shm / usage.MB:,.0f} MB may be taken"
+        f"{mib} MiB instead of {plan.mib}: {plan.processes} copies need {wanted / usage.MB:,.0f} MB of memory and the arena "
+        f"{arena / usage.MB:,.0f} MB of /dev/shm; {SPARED * memory / usage.MB:,.0f} and {shm / usage.MB:,.0f} MB may be taken"
     )
 
 
@@ -110,7 +110,9 @@ def shared(owned: Owned, logs: Path, plan: Plan) -> dict:
 def copies(owned: Owned, logs: Path, plan: Plan) -> dict:
     """Each loads the table into memory of its own."""
     table = plan.mib * MIB
-    folder = owned.start(lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True))
+    folder = owned.start(
+        lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True)
+    )
     try:
         alone(owned, logs, ["write", str(table), str(folder / "table.arrow")])
         readers = Readers(owned, logs, folder, "copy", plan.processes)
@@ -206,7 +208,9 @@ def tables(found: dict) -> list[Table]:
         for one in (found["shared"], found["copies"])
     ]
     columns = ["way", "MB all together", "MB each maps", "MB each its share", "MB in the worker", "tables"]
-    title = f"Memory that {found['processes']} Django processes add to read a table of {found['mib']:,} MiB (proportional set size)"
+    title = (
+        f"Memory that {found['processes']} Django processes add to read {found['mib']:,} MiB (proportional set size)"
+    )
     if found["scaled_down"]:
         title = f"{title}; {found['scaled_down']}"
     return [Table(title, columns, rows, 1)]

@@ -301,7 +301,14 @@ def tables(found: dict) -> list[Table]:
             ]
             for one in fastest_first
         ]
-        out.append(Table(f"How they run: {workload['title']}", ["side", "version", "tuned", "counts tried", "worker threads tried"], tried, 5))
+        out.append(
+            Table(
+                f"How they run: {workload['title']}",
+                ["side", "version", "tuned", "counts tried", "worker threads tried"],
+                tried,
+                5,
+            )
+        )
     if found["ablation"]:
         out.append(ablation.table(found["ablation"]))
     if found["missing"]:
@@ -332,7 +339,9 @@ def _orders(server: str, ours: float, under: dict[str, float]) -> list[Verdict]:
         (GO, ": an aim only", 2.5, None),
     )
     return [
-        Verdict("S8", f"{server}: orders, requests/s: molt against {name}{more}", ours / under[name], must, aim, "x", True)
+        Verdict(
+            "S8", f"{server}: orders, requests/s: molt against {name}{more}", ours / under[name], must, aim, "x", True
+        )
         for name, more, must, aim in wanted
         if name in under
     ]

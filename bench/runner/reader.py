@@ -1,6 +1,7 @@
-"""A Django process that reads a table, or makes it: `python -m bench.runner.reader read PATH|copy PATH|put BYTES|write BYTES FILE`.
+"""A Django process that reads a table, or makes it.
 
-`read` has the table from the worker's arena, `copy` loads it into memory of its own from `table.arrow` beside PATH.
+`python -m bench.runner.reader read PATH|copy PATH|put BYTES|write BYTES FILE`: `read` has the table from the worker's arena,
+`copy` loads it into memory of its own from `table.arrow` beside PATH.
 """
 
 import sys
