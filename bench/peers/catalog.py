@@ -79,12 +79,20 @@ def zmq_sidecars(stage: Stage, processes: int) -> Side:
     running = []
     for place in places:
         command: child.Command = [sys.executable, "-m", f"{PACKAGE}.zmq_sidecar", place]
-        running.append(child.start(stage.owned, "a ZeroMQ sidecar", command, stage.logs / "peer-zmq.log", env, cwd=ROOT))
+        running.append(
+            child.start(stage.owned, "a ZeroMQ sidecar", command, stage.logs / "peer-zmq.log", env, cwd=ROOT)
+        )
     for place, one in zip(places, running, strict=True):
         child.until(place.is_socket, f"that {one} listens", 30, one)
     env = {"MOLT_BENCH_ZMQ": " ".join(f"ipc://{place}" for place in places)}
     side = django.serve(
-        stage, "zmq", django.PEER_PATH, CORES, view=f"{PACKAGE}.zmq_sidecar", env=env, beside=[one.pid for one in running]
+        stage,
+        "zmq",
+        django.PEER_PATH,
+        CORES,
+        view=f"{PACKAGE}.zmq_sidecar",
+        env=env,
+        beside=[one.pid for one in running],
     )
     side.ends += [*running, folder]
     return side

@@ -1,5 +1,5 @@
 """One process that calls `echo` for a while: `python -m bench.runner.caller SHM SECONDS [WORD]`; prints JSON: calls, CPU
-seconds, microseconds of one call in a hundred, and when it was done (CLOCK_MONOTONIC). With WORD it attaches and begins when
+seconds, microseconds of one call in twenty, and when it was done (CLOCK_MONOTONIC). With WORD it attaches and begins when
 that file is there."""
 
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import molt_accel
 
-BATCH = 100
+BATCH = 20
+WARM_CALLS = 100
 LOOK_SECONDS = 0.01
 
 
@@ -17,7 +18,7 @@ def main(shm: str, seconds: float, word: Path | None) -> None:
     """Calls until the time is over."""
     payload, clock = bytes(64), time.perf_counter_ns
     with molt_accel.attach(shm=shm) as client:
-        for _ in range(BATCH):
+        for _ in range(WARM_CALLS):
             client.call("echo", payload, "raw")
         while word is not None and not word.exists():
             time.sleep(LOOK_SECONDS)

@@ -7,7 +7,7 @@
 | plan | the worker made a plan for this request |
 | page faults | major ones; minor ones at what a first touch of a page costs |
 | steal | the hypervisor gave the processor to somebody else |
-| scheduler (run delay) | a thread was ready and did not run, beyond what is usual; or a process that only sleeps was woken late |
+| scheduler (run delay) | a thread was ready and did not run, beyond what is usual; or one that only sleeps was woken late |
 | worker queue | the worker says how long the request waited for a thread |
 | worker run | the entry itself ran longer than usual, and none of the above says why |
 | web server queue | more requests were in flight than the web server has threads, and the worker does not explain the time |
@@ -50,7 +50,12 @@ class Evidence:
     """One load's requests, in the order in which they were due, and what was seen meanwhile."""
 
     def __init__(
-        self, columns: dict[str, array], looks: list[Look], jitter: Jitter, pauses: list[tuple[float, float]], threads: int | None
+        self,
+        columns: dict[str, array],
+        looks: list[Look],
+        jitter: Jitter,
+        pauses: list[tuple[float, float]],
+        threads: int | None,
     ) -> None:
         """`pauses`: beginning and length, seconds. `threads`: of the web server; None where there is none."""
         order = sorted(range(len(columns["due"])), key=columns["due"].__getitem__)
@@ -82,7 +87,9 @@ class Evidence:
             GENERATOR: max(sent - begin, self._sent_late(begin, end)),
             GC: sum(overlap(begin, end, at, at + length) for at, length in self._pauses),
             PLAN: run if column["plans"] else 0.0,
-            FAULTS: end - begin if any(one.major_faults for one in looks) else FIRST_TOUCH * sum(one.minor_faults for one in looks),
+            FAULTS: end - begin
+            if any(one.major_faults for one in looks)
+            else FIRST_TOUCH * sum(one.minor_faults for one in looks),
             STEAL: sum(one.steal for one in looks),
             SCHEDULER: max(delay, self._jitter.during(begin, end) / 1000),
             QUEUE: queue,
@@ -98,7 +105,9 @@ class Evidence:
     def _sent_late(self, begin: float, end: float) -> float:
         """The largest lag of the requests that were due meanwhile."""
         due, sent = self.columns["due"], self.columns["sent"]
-        return max((min(sent[at], end) - due[at] for at in range(bisect_left(due, begin), bisect_right(due, end))), default=0.0)
+        return max(
+            (min(sent[at], end) - due[at] for at in range(bisect_left(due, begin), bisect_right(due, end))), default=0.0
+        )
 
     def stalls(self, limit_ms: float | None) -> list[Stall]:
         """The requests above the limit and the worst 0.01%, those that overlap as one, the longest first."""

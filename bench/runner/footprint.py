@@ -1,6 +1,7 @@
-"""S13: what the client library costs a Django process: the time of its import, and the memory of importing, attaching and one call.
+"""S13: what the client library costs a Django process: the time of its import, and the memory of importing, attaching and
+one call: all that is not shared memory, the library's own pages too, though several processes share those.
 
-`python -m bench.runner.footprint SHM` is such a process, without the library until Django has answered a request; prints MB.
+`python -m bench.runner.footprint SHM` is such a process, without the library until Django has answered; prints MB.
 """
 
 import subprocess
@@ -33,7 +34,7 @@ def import_ms(rounds: int = IMPORTS) -> float:
 
 
 def client_mb(owned: Owned, engine: Worker, logs: Path, processes: int = PROCESSES) -> float:
-    """The private memory that a Django process gains, MB: the median of several."""
+    """The memory that a Django process gains, MB: the median of several."""
     command: child.Command = [sys.executable, "-m", "bench.runner.footprint", engine.shm]
     gained = []
     for _ in range(processes):
@@ -65,13 +66,13 @@ def look(shm: str) -> float:
     for _ in range(3):
         if web.get("/").status_code != 200:
             raise BenchError("Django does not answer")
-    before = usage.private(os.getpid())
+    before = usage.private_mb(os.getpid())
     import molt_accel
 
     client = molt_accel.attach(shm=shm)
     if client.call("echo", {"n": 1}) != {"n": 1}:
         raise BenchError("echo answers something else")
-    gained = usage.private(os.getpid()) - before
+    gained = usage.private_mb(os.getpid()) - before
     client.close()
     return gained
 

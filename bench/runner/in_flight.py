@@ -78,9 +78,13 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     return {
         "rounds": plan.rounds,
         "series": [
-            {"name": TITLES[entry], "points": [middle(loops[entry, count]) for count in plan.in_flight]} for entry in bodies
+            {"name": TITLES[entry], "points": [middle(loops[entry, count]) for count in plan.in_flight]}
+            for entry in bodies
         ],
-        "clients": {"name": f"{TITLES[ECHO]}, client processes", "points": [middle(processes[n]) for n in plan.clients]},
+        "clients": {
+            "name": f"{TITLES[ECHO]}, client processes",
+            "points": [middle(processes[n]) for n in plan.clients],
+        },
         "left_behind": left,
     }
 
@@ -148,7 +152,9 @@ def clients(owned: Owned, engine: Worker, logs: Path, count: int, seconds: float
     word = logs / "callers-begin"
     word.unlink(missing_ok=True)
     command: child.Command = [sys.executable, "-m", "bench.runner.caller", engine.shm, str(seconds), word]
-    callers = [child.start(owned, "a client process", command, logs / f"client-{n}.log", cwd=ROOT) for n in range(count)]
+    callers = [
+        child.start(owned, "a client process", command, logs / f"client-{n}.log", cwd=ROOT) for n in range(count)
+    ]
     attached = 60 + count
 
     def all_there() -> bool:
@@ -185,7 +191,11 @@ def tables(found: dict) -> list[Table]:
     out = []
     for series, by in (*((one, "in_flight") for one in found["series"]), (found["clients"], "clients")):
         rows = [
-            [f"{one[by]:,}", f"{one['calls_per_s']:,.0f}", *(percentile.shown(one[key]) for key in ("p50_us", "p99_us", "cpu_us"))]
+            [
+                f"{one[by]:,}",
+                f"{one['calls_per_s']:,.0f}",
+                *(percentile.shown(one[key]) for key in ("p50_us", "p99_us", "cpu_us")),
+            ]
             for one in series["points"]
         ]
         columns = [by.replace("_", " "), "calls/s", "p50 us", "p99 us", "CPU us a call"]

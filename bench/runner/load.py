@@ -214,7 +214,7 @@ def tables(found: dict) -> list[Table]:
             at = {point["rate"]: point for point in one["points"]}
             rows.append([one["name"], *(cell(at.get(rate)) for rate in rates)])
         columns = ["side", *(f"{rate:,.0f}/s" for rate in rates)]
-        title = f"{workload['title']}: p50 and p99 ms from when a request was due, by requests arriving (– too few, * not kept up)"
+        title = f"{workload['title']}: p50 and p99 ms by requests arriving, from when they were due (* not kept up)"
         out.append(Table(title, columns, rows, 1))
         users = [one["users"] for one in fastest_first[0]["concurrency"]] if fastest_first else []
         rows = [

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import child, data, k6, manifest, percentile, servers, worker
+from . import child, data, k6, manifest, percentile, servers, turns, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import ROOT
@@ -85,7 +85,7 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     steps: list[Step] = []
     capacity: dict[str, float] = {}
     left: list[str] = []
-    for place in (CLIENT, ASGI, WSGI):
+    for number, place in enumerate((CLIENT, ASGI, WSGI)):
         name = COMMANDS.get(place, place)
         more = {"MOLT_EXPORTS": str(exports)}
         flags = () if plan.queue is None else ("--queue", str(plan.queue))
@@ -96,9 +96,11 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
             server = servers.start(owned, COMMANDS[place], engine.shm, logs / f"{name}.log", more)
         at = Place(owned, logs, place, engine, server, body, plan)
         capacity[place] = at.capacity()
-        for share in plan.shares:
-            steps.append(at.step(share, capacity[place]))
+        asked = {}
+        for share in turns.order(plan.shares, number):
+            asked[share] = at.step(share, capacity[place])
             engine.child.fail_if_ended()
+        steps += [asked[share] for share in plan.shares]
         if server is not None:
             server.child.fail_if_ended()
             owned.end(server.child)

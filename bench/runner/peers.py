@@ -301,7 +301,14 @@ def tables(found: dict) -> list[Table]:
             ]
             for one in fastest_first
         ]
-        out.append(Table(f"How they run: {workload['title']}", ["side", "version", "tuned", "counts tried", "worker threads tried"], tried, 5))
+        out.append(
+            Table(
+                f"How they run: {workload['title']}",
+                ["side", "version", "tuned", "counts tried", "worker threads tried"],
+                tried,
+                5,
+            )
+        )
     if found["ablation"]:
         out.append(ablation.table(found["ablation"]))
     if found["missing"]:

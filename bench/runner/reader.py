@@ -1,6 +1,7 @@
-"""A Django process that reads a table, or makes it: `python -m bench.runner.reader read PATH|copy PATH|put BYTES|write BYTES FILE`.
+"""A Django process that reads a table, or makes it.
 
-`read` has the table from the worker's arena, `copy` loads it into memory of its own from `table.arrow` beside PATH.
+`python -m bench.runner.reader read PATH|copy PATH|put BYTES|write BYTES FILE`: `read` has the table from the worker's arena,
+`copy` loads it into memory of its own from `table.arrow` beside PATH.
 """
 
 import sys
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from molt_accel.django import client
 
 NAME = "big"
-ROWS = 1 << 16  # of a batch
+ROWS = 1 << 20  # of a batch
 
 
 def batches(size: int) -> Iterator[pa.RecordBatch]:
@@ -56,7 +57,7 @@ def copy(place: str) -> None:
 
     def table_and_sum() -> tuple[object, int]:
         with pa.OSFile(str(Path(place).with_name("table.arrow"))) as file:  # read, not mapped
-            frame = pl.from_arrow(pa.ipc.open_file(file).read_all())
+            frame = pl.from_arrow(pa.ipc.open_file(file).read_all(), rechunk=False)
         assert isinstance(frame, pl.DataFrame)
         return frame, frame["n"].sum()
 

@@ -135,7 +135,9 @@ def warm(side: Any, workload: Workload) -> set[int]:
 
     while len(warmed) < side.web:
         if time.monotonic() > until:
-            raise BenchError(f"{len(warmed)} of {side.web} web processes of {side.child} have answered in {WARM_SECONDS:.0f} s")
+            raise BenchError(
+                f"{len(warmed)} of {side.web} web processes of {side.child} have answered in {WARM_SECONDS:.0f} s"
+            )
         # Fresh connections each time: the kernel deals them out anew.
         with ExitStack() as opened, ThreadPoolExecutor(CONNECTIONS * side.web) as threads:
             clients = [opened.enter_context(side.client()) for _ in range(CONNECTIONS * side.web)]

@@ -93,8 +93,10 @@ def measure(owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> dict
 def start(owned: Owned, name: str, engine: Worker, logs: Path, pauses: Path) -> Server:
     """Django whose answers say what the worker needed."""
     more = {
-        "DJANGO_SETTINGS_MODULE": "bench.peers.site.watched", "PYTHONPATH": f"{ROOT}:{DJANGO}", "MOLT_BENCH_PAUSES": str(pauses),
-    }  # fmt: skip
+        "DJANGO_SETTINGS_MODULE": "bench.peers.site.watched",
+        "PYTHONPATH": f"{ROOT}:{DJANGO}",
+        "MOLT_BENCH_PAUSES": str(pauses),
+    }
     return servers.start(owned, name, engine.shm, logs / f"tail-{name}.log", more)
 
 
@@ -238,6 +240,8 @@ def verdicts(found: dict) -> list[Verdict]:
         for load in place["loads"]:
             if load["share"] == JUDGED and load["p99_ms"]:
                 short = "" if load["seconds"] >= TEN_MINUTES else " (ten minutes are asked for)"
-                what = f"{place['name']}: the longest of {load['seconds']:,.0f} s at half of the capacity{short}, against its p99"
+                what = (
+                    f"{place['name']}: the longest of {load['seconds']:,.0f} s at half of its capacity{short}, by p99"
+                )
                 out.append(Verdict("tail", what, load["max_ms"] / load["p99_ms"], TIMES, None, "x"))
     return out

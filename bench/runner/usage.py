@@ -70,11 +70,6 @@ def since(before: Usage, after: Usage) -> Usage:
     return Usage(after.cpu_s - before.cpu_s, after.rss_mb, after.pss_mb)
 
 
-def private(pid: int) -> float:
-    """What one process alone has mapped and touched, in MB: its unique set size."""
-    return psutil.Process(pid).memory_full_info().uss / MB
-
-
 def private_mb(pid: int) -> float:
     """What one process holds in memory beside shared memory, in MB: the arena is shared and has a figure of its own."""
     kib = {}

@@ -36,7 +36,9 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_peer_has_a_row_for_each_way(owned: Owned, engine: Worker, tmp_path: Path) -> None:
     found = calls.measure(owned, engine, tmp_path, rounds=2)
     assert {(row["way"], row["peer"]) for row in found["rows"]} == {
-        (way, peer) for way in ("hot", "asleep") for peer in ("molt", "Unix socket", "multiprocessing.Pipe", "pyzmq REQ/REP")
+        (way, peer)
+        for way in ("hot", "asleep")
+        for peer in ("molt", "Unix socket", "multiprocessing.Pipe", "pyzmq REQ/REP")
     }
     assert found["missing"] == {}
     for row in found["rows"]:

@@ -57,7 +57,13 @@ def generated(requests: int, seconds: float, p99: float) -> Generated:
 def test_what_is_answered_late_does_not_count_as_kept_up() -> None:
     late = load.point(generated(1010, 20.0, 900.0), 1.0, 100.0, 10.0)
     assert late["answered"] == 50, "the backlog was answered when no more requests came"
-    assert (late["p99_ms"], late["p999_ms"], late["max_ms"], late["errors"], late["not_started"]) == (900, None, 3600, 10, 7)
+    assert (late["p99_ms"], late["p999_ms"], late["max_ms"], late["errors"], late["not_started"]) == (
+        900,
+        None,
+        3600,
+        10,
+        7,
+    )
     side = load.Loaded(SimpleNamespace(name="side"), "1")
     assert side.keeps_up
     side.points.append(late)

@@ -7,7 +7,14 @@ from bench.runner import percentile, turns
 
 @pytest.mark.parametrize(
     ("samples", "share", "carried"),
-    [(20, 0.5, True), (19, 0.5, False), (999, 0.99, False), (1_000, 0.99, True), (224, 0.999, False), (10_000, 0.999, True)],
+    [
+        (20, 0.5, True),
+        (19, 0.5, False),
+        (999, 0.99, False),
+        (1_000, 0.99, True),
+        (224, 0.999, False),
+        (10_000, 0.999, True),
+    ],
 )
 def test_ten_samples_lie_beyond_a_percentile(samples: int, share: float, carried: bool) -> None:
     assert percentile.carried(samples, share) is carried

@@ -25,7 +25,15 @@ def columns(**slow: float) -> dict[str, array]:
     found = {name: array(kind) for name, kind in steady.COLUMNS.items()}
     for number in range(CALM):
         due = 50 + number / 1000
-        values = {"due": due, "sent": due, "done": due + 0.0005, "in_flight": 1, "queue_us": 5.0, "exec_us": 300.0, "plans": 0}
+        values = {
+            "due": due,
+            "sent": due,
+            "done": due + 0.0005,
+            "in_flight": 1,
+            "queue_us": 5.0,
+            "exec_us": 300.0,
+            "plans": 0,
+        }
         if number == CALM // 2:
             values |= {"done": due + 0.1} | slow
         for name, value in values.items():
@@ -124,7 +132,11 @@ def test_the_probe_writes_down_when_it_was_woken_late(tmp_path: Path) -> None:
     seen = evidence.jitter(tmp_path / "jitter.json")
     assert 10 < seen.wakes <= 61 and 0 < seen.cpu_share < 0.5
     late = Jitter(10, 0.0, [(1.0, 4.0), (2.0, 30.0)])
-    assert (late.during(1.5, 1.98), late.during(0.0, 0.99), late.during(2.1, 9.0)) == (30.0, 0.0 + late.during(0.0, 0.99), 0.0)
+    assert (late.during(1.5, 1.98), late.during(0.0, 0.99), late.during(2.1, 9.0)) == (
+        30.0,
+        0.0 + late.during(0.0, 0.99),
+        0.0,
+    )
     assert late.told()["longest_ms"] == 30.0
 
 
@@ -165,7 +177,9 @@ def run(port: int, path: str, tmp_path: Path) -> tuple[dict, dict[str, array]]:
     body.write_bytes(b"{}")
     asked = {"host": tail.servers.HOST, "port": port, "path": path, "token": "token"}
     settings = steady.Settings(str(body), str(tmp_path / "records"), 200.0, 1.0, **asked).write(tmp_path / "settings")
-    ran = subprocess.run([sys.executable, "-m", "bench.runner.steady", settings], cwd=ROOT, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench.runner.steady", settings], cwd=ROOT, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout), steady.read(tmp_path / "records")
 
