@@ -144,6 +144,17 @@ def bar_text(values: Iterable[float | None], digits: int = 0) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def some(count: int, what: str) -> str:
+    """`1 round`, `5 rounds`"""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def span(counts: Iterable[int]) -> str:
+    """`45`, or `45 to 441`"""
+    chosen = sorted(counts)
+    return f"{chosen[0]:,}" if chosen[0] == chosen[-1] else f"{chosen[0]:,} to {chosen[-1]:,}"
+
+
 def size(count: int) -> str:
     """`64 B`, `16 KiB`, `1 MiB`"""
     for unit, power in (("MiB", 20), ("KiB", 10)):

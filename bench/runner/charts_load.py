@@ -2,7 +2,7 @@
 
 import plotly.graph_objects as go
 
-from .charts import Chart, around, bar_text, bars_of, blank, colour, line, marks, panels
+from .charts import Chart, around, bar_text, bars_of, blank, colour, line, marks, panels, some, span
 from .load import KEPT_UP, kept_up
 from .percentile import BEYOND
 
@@ -14,10 +14,14 @@ def latency(found: dict) -> list[Chart]:
     """Median and p99 of every side against the rate at which requests arrive, a chart a workload."""
     out = []
     for workload in found["workloads"]:
-        figure = panels(SHOWN, 560, y_log=True, shared_yaxes=True, horizontal_spacing=0.03)
+        every = [point for side in workload["sides"] for point in side["points"]]
+        carried = {name: key for name, key in SHOWN.items() if any(point[key] is not None for point in every)}
+        if not carried:
+            continue
+        figure = panels(carried, 560, y_log=True, shared_yaxes=True, horizontal_spacing=0.03)
         for side in workload["sides"]:
             points = sorted(side["points"], key=lambda point: point["rate"])
-            for number, key in enumerate(SHOWN.values(), start=1):
+            for number, key in enumerate(carried.values(), start=1):
                 figure.add_trace(_offered(side["name"], points, key, number == 1), 1, number)
         figure.update_xaxes(title="requests/s that arrive", rangemode="tozero")
         figure.update_yaxes(title="ms from when a request was due", col=1)
@@ -49,12 +53,8 @@ def _offered(side: str, points: list[dict], key: str, legend: bool) -> go.Scatte
 def carrying(workload: dict) -> str:
     """From how many requests a percentile on the chart comes."""
     counts = [point["samples"] for side in workload["sides"] for point in side["points"]]
-    if not counts:
-        return ""
     return (
-        f"A point comes from {min(counts):,} to {max(counts):,} requests; a percentile is drawn only where {BEYOND} of "
-        "them at least were "
-        "slower."
+        f"A point comes from {span(counts)} requests; a percentile is drawn only where {BEYOND} at least were slower."
     )
 
 
@@ -78,6 +78,8 @@ def concurrency(found: dict) -> list[Chart]:
                     hovertemplate="%{x} in flight: %{y:,.0f}/s, median %{customdata[0]} ms, p99 %{customdata[1]} ms",
                 )
             )
+        if len(users) < 2:
+            continue
         figure.update_xaxes(**marks(users, str))
         figure.update_yaxes(rangemode="tozero")
         says = (
@@ -105,11 +107,11 @@ def percentiles(found: dict) -> list[Chart]:
                 line(side["name"], [share for share, _ in known], [ms for _, ms in known],
                      hovertemplate="%{x} within %{y:,.1f} ms")
             )  # fmt: skip
-        figure.update_xaxes(type="category", categoryarray=[*PERCENTILES], categoryorder="array")
+        known = [share for share in PERCENTILES if any(share in trace.x for trace in figure.data)]
+        figure.update_xaxes(type="category", categoryarray=known, categoryorder="array")
         says = (
-            f"At {rate:,.0f} requests/s, the highest rate with which all sides kept up; from {min(counts):,.0f} to "
-            f"{max(counts):,.0f} "
-            f"requests a side, each curve as far as {BEYOND} of them at least were slower."
+            f"At {rate:,.0f} requests/s, the highest rate with which all sides kept up; {span(counts)} requests a side, "
+            f"a percentile only where {BEYOND} of them at least were slower, and the slowest one."
         )
         name = f"percentiles-{workload['group']}"
         out.append(Chart(name, f"Latency at one rate for all: {workload['title']}", says, figure))
@@ -149,7 +151,7 @@ def beside(found: dict) -> list[Chart]:
                 hovertemplate="%{y}: %{x:,.1f}<extra></extra>",
             )  # fmt: skip
         says = (
-            f"{found['users']} requests in flight, {found['rounds']} rounds of {found['seconds']:g} s, the sides in "
+            f"{found['users']} requests in flight, {some(found['rounds'], 'round')} of {found['seconds']:g} s, the sides in "
             "turn, each with its "
             f"best number of processes; the bars' whiskers are the slowest and the fastest round, and on the right "
             f"{workload['arriving']:,.0f} requests/s arrive for all (a bar is left out where too few of them carry a "

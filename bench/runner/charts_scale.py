@@ -7,7 +7,23 @@ from typing import Any
 import plotly.graph_objects as go
 
 from . import ablation
-from .charts import INK, MOLT, PLAIN, TUNED, Chart, around, bar_text, blank, colour, level, line, marks, panels, size
+from .charts import (
+    INK,
+    MOLT,
+    PLAIN,
+    TUNED,
+    Chart,
+    around,
+    bar_text,
+    blank,
+    colour,
+    level,
+    line,
+    marks,
+    panels,
+    size,
+    some,
+)
 from .percentile import BEYOND
 
 
@@ -38,8 +54,7 @@ def without_shared_memory(found: dict) -> list[Chart]:
     """The ablation: the same entries behind shared memory and behind a plain socket."""
     taken = (
         "One Python caller, the same entries in the worker and behind a plain Unix socket, in turn; medians of "
-        f"{found['rounds']} "
-        "rounds, whiskers from the least to the largest."
+        f"{some(found['rounds'], 'round')}, whiskers from the least to the largest."
     )
     out = []
     for entry, what, x, ticks in (
@@ -73,7 +88,7 @@ def transport(found: dict) -> list[Chart]:
     taken = "A client and a server process in Rust, written and read byte by byte on both sides, the peers in turn"
     out = []
     if sizes:
-        says = f"{taken}; medians of {sizes[0]['rounds']} rounds, whiskers from the least to the largest median of a round."
+        says = f"{taken}; medians of {some(sizes[0]['rounds'], 'round')}, whiskers from the least to the largest median of a round."
         axes = ("bytes there and back", "microseconds a call")
         keys = ("peer", "size", "p50_us", "us")
         out.append(_against("transport-sizes", "The transport by payload", says, sizes, axes, keys, size))
@@ -118,7 +133,7 @@ def in_flight(found: dict) -> list[Chart]:
             else "So many processes call, each one call after the other"
         )
         says = (
-            f"{how}; medians of {found['rounds']} rounds. CPU is that of clients and worker together; a p99 is drawn "
+            f"{how}; medians of {some(found['rounds'], 'round')}. CPU is that of clients and worker together; a p99 is drawn "
             f"where {BEYOND} calls "
             "at least were slower."
         )
@@ -142,7 +157,7 @@ def handed(found: dict) -> list[Chart]:
     says = (
         f"Filter, join, group and sort a table that is handed over with each question, {found['threads']} threads "
         "each; medians of "
-        f"{found['rounds']} rounds, whiskers from the least to the largest. Answers were compared first."
+        f"{some(found['rounds'], 'round')}, whiskers from the least to the largest. Answers were compared first."
     )
     axes, keys = ("rows handed over", "ms"), ("engine", "rows", "ms", "ms")
     rows = found["handed"]
@@ -174,7 +189,7 @@ def resident(found: dict) -> list[Chart]:
     says = (
         f"{rows[0]['rows']:,} rows that lie there, {found['threads']} threads each; the further to the left, the "
         "faster. Medians of "
-        f"{found['rounds']} rounds, whiskers from the least to the largest."
+        f"{some(found['rounds'], 'round')}, whiskers from the least to the largest."
     )
     return [Chart("resident", "Questions over resident rows", says, figure, wide=True)]
 

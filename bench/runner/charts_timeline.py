@@ -5,7 +5,7 @@ from itertools import cycle
 import plotly.graph_objects as go
 
 from . import timeline
-from .charts import FAILED, INK, MOLT, PLACES, SPARE, Chart, blank, level, line, rgba
+from .charts import FAILED, INK, MOLT, PLACES, SPARE, Chart, blank, level, line, rgba, span
 from .percentile import BEYOND
 
 
@@ -42,7 +42,7 @@ def disturbed(found: dict) -> list[Chart]:
                 x=moment["at_s"], y=1, yref="paper", yanchor="bottom", xanchor="left", text=said, showarrow=False, align="left",
                 font={"size": 12},
             )  # fmt: skip
-        figure.update_layout(margin={"t": 50})
+        figure.update_layout(margin={"t": 50}, showlegend=True)
         name = timeline.named(place["place"])
         says = (
             f"{place['sent']:,} requests at {place['rate']:,.0f} a second through {name}, each a point, its time "
@@ -74,9 +74,8 @@ def tail_percentiles(found: dict) -> list[Chart]:
             )  # fmt: skip
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=[*PERCENTILES])
     says = (
-        f"Steady arrivals at a share of what each place can answer; {min(counts):,} to {max(counts):,} requests a "
-        "load, and no "
-        f"percentile with fewer than {BEYOND} slower requests."
+        f"Steady arrivals at a share of what each place can answer; {span(counts)} requests a load, and no percentile "
+        f"with fewer than {BEYOND} slower requests."
     )
     return [Chart("tail-percentiles", "The tail under steady load", says, figure)]
 

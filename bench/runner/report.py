@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from . import markdown, page
+from .charts import some
 from .errors import BenchError
 from .figures import Figures, curve, figures, ratios, servers, steadiness
 from .plans import Settings
@@ -83,7 +84,7 @@ def details(settings: Settings, results: Results, every: list[Figures]) -> dict:
 def how(settings: Settings) -> str:
     """One sentence on how the figures were taken."""
     return (
-        f"{settings.users} requests in flight, {settings.rounds} rounds of {settings.seconds:g} s each, the endpoints "
+        f"{settings.users} requests in flight, {some(settings.rounds, 'round')} of {settings.seconds:g} s each, the endpoints "
         "in turn; every figure is the median of its rounds, errors are added up. Everything ran on this one machine, "
         "the load generator included: ratios travel to other machines, absolute figures do not."
     )

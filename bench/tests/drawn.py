@@ -79,12 +79,17 @@ def load(found: dict) -> dict[str, Traces]:
     out: dict[str, Traces] = {}
     for workload in found["workloads"]:
         group, sides = workload["group"], workload["sides"]
-        out[f"latency-{group}"] = {
-            f"{side['name']}{panel}": columns(side["points"], "rate", key)
-            for side in sides
-            for panel, key in (("", "p50_ms"), (" x2", "p99_ms"))
-        }
-        out[f"concurrency-{group}"] = {side["name"]: columns(side["concurrency"], "users", "rps") for side in sides}
+        carried = [
+            key for key in ("p50_ms", "p99_ms") if any(p[key] is not None for side in sides for p in side["points"])
+        ]
+        if carried:
+            out[f"latency-{group}"] = {
+                f"{side['name']}{panel}": columns(side["points"], "rate", key)
+                for side in sides
+                for panel, key in zip(("", " x2"), carried, strict=False)
+            }
+        if len(sides[0]["concurrency"]) > 1:
+            out[f"concurrency-{group}"] = {side["name"]: columns(side["concurrency"], "users", "rps") for side in sides}
         good = [
             {p["rate"] for p in side["points"] if p["answered"] >= 0.9 * p["rate"]}
             for side in sides
@@ -124,8 +129,8 @@ def disturbed(found: dict) -> dict[str, Traces]:
         good = [(due, ms) for due, ms, said in every if said == "answered"]
         bad = [(due, ms) for due, ms, said in every if said != "answered"]
         out[f"timeline-{place['place'].lower()}"] = {
-            f"answered ({len(good)})": ([due for due, _ in good], [ms for _, ms in good]),
-            f"failed ({place['failed']})": ([due for due, _ in bad], [ms for _, ms in bad]),
+            f"answered ({len(good):,})": ([due for due, _ in good], [ms for _, ms in good]),
+            f"failed ({place['failed']:,})": ([due for due, _ in bad], [ms for _, ms in bad]),
         }
     return out
 
@@ -200,7 +205,7 @@ def tail(found: dict) -> dict[str, Traces]:
                 mine = [stall for stall in one["stalls"] if stall["cause"] == cause]
                 where = [stall["at_s"] for stall in mine], [stall["ms"] for stall in mine]
                 if mine:  # the longest are listed alone
-                    stalls[f"{cause}, at {one['share']:.0%} ({count})"] = where
+                    stalls[f"{cause}, at {one['share']:.0%} ({count:,})"] = where
         out[f"stalls-{place['name'].lower().replace(' ', '-')}"] = stalls
     return out
 
