@@ -17,10 +17,10 @@ from .sides import Workload
 from .tables import Table
 from .targets import Verdict
 
-K6_START = 1.0
-SETUP = 3.5
+K6_START = 0.7
+SETUP = 2.5
 """Seconds that a side takes to start, to be warmed up and to end."""
-COMPARING = 3.0
+COMPARING = 2.0
 """Comparing answers, for each side: some 330 requests."""
 ASKED_OF_SLOW = 0.55
 """The share of the rates that a side is asked on average; for the planned length."""

@@ -12,6 +12,7 @@ from typing import Any
 from . import ablation, percentile, sides, turns, worker
 from .k6 import Generated
 from .owned import Owned
+from .paths import binary
 from .sides import Workload
 from .tables import Table
 from .targets import Verdict
@@ -89,6 +90,8 @@ class Run:
         from bench.peers.peer import Stage
 
         self._owned, self._logs, self._plan, self._say = owned, logs, plan, say
+        if not plan.names:
+            binary("molt-ablation")  # said before the long measurement that it ends, not after
         self._engine = worker.start(owned, logs / "worker-peers.log")
         self._arena_before = self._engine.stat()["arena"]["used_bytes"]
         self._stage = Stage(owned, logs, self._engine)

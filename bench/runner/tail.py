@@ -30,7 +30,7 @@ LISTED = 100
 """Stalls that are told one by one, the longest."""
 JUDGED = 0.5
 TEN_MINUTES = 600.0
-SETUP = 3.5
+SETUP = 2.5
 PERCENTILES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999, "p9999_ms": 0.9999}
 
 
@@ -55,14 +55,14 @@ class Plan:
         return replace(self, seconds=60 * minutes)
 
 
-QUICK = Plan(seconds=5.0, high_seconds=3.0, capacity_seconds=1.5)
+QUICK = Plan(seconds=4.0, high_seconds=2.0, capacity_seconds=1.0)
 CHECK = Plan(seconds=1.5, high_seconds=1.0, capacity_seconds=1.0, lines=200)
 """Every path once; the figures mean nothing."""
 
 
 def planned_seconds(plan: Plan) -> float:
     """What it takes, for the progress line."""
-    return len(PLACES) * (SETUP + plan.capacity_seconds + sum(seconds + 2 for _, seconds in plan.loads))
+    return len(PLACES) * (SETUP + plan.capacity_seconds + sum(seconds + 1.5 for _, seconds in plan.loads))
 
 
 def measure(owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> dict:

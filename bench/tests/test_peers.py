@@ -8,7 +8,7 @@ import pytest
 
 from bench.peers import catalog, golang
 from bench.peers.peer import Missing, Peer, Side, Stage
-from bench.runner import child, peers, sides, worker
+from bench.runner import child, paths, peers, sides, worker
 from bench.runner.child import Child
 from bench.runner.errors import BenchError
 from bench.runner.k6 import Generated
@@ -135,6 +135,14 @@ def test_the_best_number_of_processes_and_of_worker_threads_is_taken(
     assert one["threads_tried"][str(one["threads"])] == max(one["threads_tried"].values())
     assert one["errors"] == one["arrival"]["errors"] == 0 and one["cpu_s"] > 0
     assert found["left_behind"] == [], "every worker that was tried has gone"
+
+
+def test_a_program_that_the_end_needs_is_missed_at_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "BINARIES", tmp_path)
+    with Owned() as owned, pytest.raises(BenchError, match="molt-ablation is not built"):
+        peers.measure(owned, tmp_path, peers.CHECK)
 
 
 def side(name: str, server: str, rps: float) -> dict:
