@@ -92,7 +92,7 @@ QUICK = replace(
     report_rounds=1,
     report_seconds=1,
     peers=None,
-    load=replace(load.QUICK, shares=(0.1, 0.5, 1.0), users=(16,)),
+    load=replace(load.QUICK, shares=(0.1, 0.5, 1.0)),
     timeline=timeline.Plan(seconds=5.0, capacity_seconds=1.0),
     memory=memory.Plan(128, 4),
     overload=None,
