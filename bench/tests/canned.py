@@ -46,7 +46,14 @@ def load() -> dict:
              "p99_ms": 2500 * count / capacity}
             for count in (1, 4, 16, 64)
         ]  # fmt: skip
-        return {"name": name, "how": "as one would", "points": asked(capacity), "concurrency": users}
+        return {
+            "name": name,
+            "version": "1.0",
+            "how": "as one would",
+            "command": f"serve {name}",
+            "points": asked(capacity),
+            "concurrency": users,
+        }
 
     return {
         "workloads": [
