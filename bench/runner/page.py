@@ -106,10 +106,16 @@ def render(machine: dict, how: str, results: Results, every: list[Figures]) -> s
 
 
 def commands(results: Results) -> Table:
-    """The command of every side that was started beside molt's own, with the number that was best."""
-    sides = [side for workload in (results.peers or {"workloads": []})["workloads"] for side in workload["sides"]]
-    rows = [[side["name"], side["version"], side["command"]] for side in sides]
-    return Table("The sides' commands", ["side", "version", "command"], rows, 3)
+    """The command of every side in each workload: with the number of processes that was best, where it was searched."""
+    sides = {
+        (workload["title"], side["name"]): side
+        for found in (results.load, results.peers)
+        if found
+        for workload in found["workloads"]
+        for side in workload["sides"]
+    }
+    rows = [[title, name, side["version"], side["command"]] for (title, name), side in sides.items()]
+    return Table("The sides' commands", ["workload", "side", "version", "command"], rows, 4)
 
 
 def _section(section: Section) -> str:

@@ -118,6 +118,7 @@ def test_page_stands_alone_and_says_something_under_each_chart(folder: Path) -> 
     page = (folder / "report.html").read_text()
     assert page.count('class="plotly-graph-div"') == page.count("<figcaption>") == 35
     assert "<script src" not in page and "<link" not in page
+    assert "serve Go" in page, "the command of every side"
     assert "&lt;two cores &amp; more&gt;" in page and "<two cores" not in page
 
 
