@@ -90,10 +90,7 @@ def load(found: dict) -> dict[str, Traces]:
             }
         if len(sides[0]["concurrency"]) > 1:
             out[f"concurrency-{group}"] = {side["name"]: columns(side["concurrency"], "users", "rps") for side in sides}
-        good = [
-            {p["rate"] for p in side["points"] if p["answered"] >= 0.9 * p["rate"]}
-            for side in sides
-        ]
+        good = [{p["rate"] for p in side["points"] if p["answered"] >= 0.9 * p["rate"]} for side in sides]
         if rate := max(set.intersection(*good), default=0):
             at = {side["name"]: next(p for p in side["points"] if p["rate"] == rate) for side in sides}
             out[f"percentiles-{group}"] = {name: shares(point) for name, point in at.items()}
