@@ -1,11 +1,11 @@
 # molt: build, test, demo, bench. Everything that these targets need they make themselves; nothing outside this folder and
 # the user's caches is touched.
 #
-#   make demo    builds, starts worker and Django, checks, loads, prints the figures, stops everything
+#   make demo    builds, starts worker and Django, checks, loads, prints the figures, draws a page, stops everything
 #   make test    builds and runs every test
 #   make chaos   kills and stops clients and workers at random (KILLS=n or MINUTES=m, SEED=s; MEMFD=1: segments without a name)
 #   make soak    a long load with kills: curves of memory, descriptors, latency (MINUTES=n)
-#   make bench   the full measurement (QUICK=1 for a short one)
+#   make bench   everything measured, beside the alternatives, and one page of charts (QUICK=1: within five minutes)
 #   make gate    instructions of the hot paths, and sizes, against the committed baseline (needs valgrind)
 #   make fuzz    hostile peers' bytes under libFuzzer, SECONDS=60 for each target (TARGETS='ring table': these alone)
 #   make sanitize  the transport's tests under the address sanitizer, its shared words and bytes under the thread sanitizer
@@ -106,9 +106,7 @@ ablation-program:
 
 .PHONY: bench
 bench: build transport-bench ablation-program
-	@$(STEP) 'Beside the alternatives'
-	@$(BIN)/python -m bench peers $(if $(QUICK),--quick)
-	@$(STEP) 'Measurement'
+	@$(STEP) 'Measurement, and its page (report.html)'
 	@$(BIN)/python -m bench run $(if $(QUICK),--quick)
 
 .PHONY: test

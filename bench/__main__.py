@@ -1,27 +1,31 @@
-"""The command line: `python -m bench demo|run|micro|questions|memory|transport|overload|peers|ablation|gate|data`."""
+"""The command line, `python -m bench COMMAND`: the runs `demo` and `run`; a part of the long run by itself, `peers`, `load`,
+`timeline`, `memory`, `overload`, `ablation`, `micro`, `transport`, `in-flight`, `questions` or `tail`; `page` draws a run's page
+again; `gate` counts instructions; `data` writes request bodies."""
 
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from .runner import (
     ablation,
-    analytics,
     data,
     gate,
+    in_flight,
+    load,
     machine,
     measure,
     memory,
     micro,
     overload,
+    parts,
     peers,
     report,
     tables,
-    targets,
+    tail,
     terminal,
     timeline,
     transport,
@@ -30,8 +34,10 @@ from .runner.errors import BenchError
 from .runner.figures import figures
 from .runner.owned import Owned, Stopped
 from .runner.paths import RESULTS
-from .runner.progress import RunProgress
-from .runner.scenarios import BASELINE, DEMO, OFFLOAD_TABLE, QUICK, RUN, Settings, at_lines
+from .runner.plans import DEMO, QUICK, RUN, Settings
+from .runner.progress import RunProgress, clock
+from .runner.results import Results
+from .runner.scenarios import BASELINE, OFFLOAD_TABLE, at_lines
 from .runner.servers import SERVERS
 
 console = Console()
@@ -57,23 +63,16 @@ def knobs(default: Settings):
 
     def add(command):
         known = click.Choice(list(SERVERS))
+        both, rounds, seconds = " and ".join(default.servers), default.rounds, f"{default.seconds:g}"
+        lines = f"Order lines that the report is about; 0 leaves it out. [default: {default.report_lines:,}]"
         for option in (
-            click.option(
-                "--server", "servers", multiple=True, type=known, default=default.servers, help="May be repeated."
-            ),
-            click.option("--users", type=click.IntRange(1), default=default.users, help="Requests in flight."),
-            click.option("--rounds", type=click.IntRange(1), help=f"Rounds of each load. [default: {default.rounds}]"),
-            click.option(
-                "--seconds", type=click.FloatRange(1), help=f"Length of a load. [default: {default.seconds:g}]"
-            ),
+            click.option("--server", "servers", multiple=True, type=known, help=f"May be repeated. [default: {both}]"),
+            click.option("--users", type=click.IntRange(1), help=f"Requests in flight. [default: {default.users}]"),
+            click.option("--rounds", type=click.IntRange(1), help=f"Rounds of each load. [default: {rounds}]"),
+            click.option("--seconds", type=click.FloatRange(1), help=f"Length of a load. [default: {seconds}]"),
             RESULTS_OPTION,
-            click.option(
-                "--report-lines",
-                type=click.IntRange(0),
-                default=default.report_lines,
-                help="Order lines that the report is about; 0 leaves it out.",
-            ),
-            click.option("--curve/--no-curve", default=True, help="Measure also 20, 200 and 10,000 lines."),
+            click.option("--report-lines", type=click.IntRange(0), help=lines),
+            click.option("--curve/--no-curve", default=True, help="Measure also fewer and more lines."),
         ):
             command = option(command)
         return command
@@ -81,144 +80,132 @@ def knobs(default: Settings):
     return add
 
 
-def told(settings: Settings, servers, users, rounds, seconds, report_lines, curve) -> Settings:
+def told(settings: Settings, servers, report_lines, curve, **chosen) -> Settings:
     """The settings with what the command line says."""
+    said = {name: value for name, value in chosen.items() if value is not None}
     return replace(
         settings,
-        servers=tuple(dict.fromkeys(servers)),
-        users=users,
-        rounds=rounds or settings.rounds,
-        seconds=seconds or settings.seconds,
+        servers=tuple(dict.fromkeys(servers)) or settings.servers,
         curve_lines=settings.curve_lines if curve else (),
-        report_lines=report_lines,
+        report_lines=settings.report_lines if report_lines is None else report_lines,
+        **said,
     )
 
 
 @cli.command()
 @knobs(DEMO)
 def demo(results, **chosen) -> None:
-    """The short run: about four minutes, two tables."""
+    """The short run: about four minutes, three tables, a page."""
     carry_out(told(DEMO, **chosen), results, everything=False)
 
 
 @cli.command()
 @knobs(RUN)
-@click.option("--quick", is_flag=True, help="Fewer and shorter rounds.")
+@click.option("--quick", is_flag=True, help="Everything in short, within five minutes.")
 def run(results, quick, **chosen) -> None:
-    """The long run: five rounds, the curve on both servers, equal arrival rates, single calls, and the targets."""
+    """The long run: everything that is measured, each target judged, and one page with all charts."""
     carry_out(told(QUICK if quick else RUN, **chosen), results, everything=True)
+
+
+def scales(command):
+    """The options of how much a part measures."""
+    command = click.option("--check", "scale", flag_value="check", help="Every path once; the figures mean nothing.")(
+        command
+    )
+    return click.option("--quick", "scale", flag_value="quick", help="Fewer and shorter rounds.")(command)
+
+
+def of_scale(module: Any, scale: str | None) -> Any:
+    """The plan of a part's module."""
+    return {"quick": module.QUICK, "check": module.CHECK}[scale] if scale else module.Plan()
+
+
+def alone(name: str, plan: Any, results: Path) -> None:
+    """Measures one part by itself: shows its tables, writes NAME.json and NAME.md."""
+    part = parts.named(name)
+    described = machine.describe()
+    folder = report.new_folder(results)
+    console.print(f"about {clock(part.planned_seconds(plan))} min", highlight=False)
+    with Owned() as owned:
+        found = part.measure(owned, folder / "logs", plan)
+    shown = part.tables(found)
+    if judged := part.verdicts(found):
+        shown = [*shown, tables.judged(judged)]
+    report.part(folder, described, name, found, shown)
+    for table in shown:
+        terminal.show(console, table)
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    if found.get("left_behind"):
+        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
 
 
 @cli.command("micro")
 @RESULTS_OPTION
-def micro_command(results) -> None:
-    """Single calls from Python, and the worker's start, memory and size."""
-    folder = report.new_folder(results)
-    with Owned() as owned:
-        found = micro.measure(owned, folder / "logs")
-    report.part(folder, "micro", found, [tables.echoes(found), tables.micro(found)])
-    for table in (tables.echoes(found), tables.micro(found)):
-        terminal.show(console, table)
+@scales
+def micro_command(results, scale) -> None:
+    """Single calls from Python, and the worker's start, memory and size: S2, S3, S10, S12, S13, S14."""
+    alone("micro", of_scale(micro, scale), results)
 
 
 @cli.command("transport")
 @RESULTS_OPTION
-@click.option("--quick", "scale", flag_value="--quick", help="Fewer and shorter rounds.")
-@click.option("--check", "scale", flag_value="--check", help="Every path once; the figures mean nothing.")
+@scales
 def transport_command(results, scale) -> None:
     """The transport beside iceoryx2, a Unix socket and the bare cache line, in Rust: S1, S4, sizes, clients, spinning."""
-    folder = report.new_folder(results)
-    with Owned() as owned:
-        found = transport.measure(owned, folder / "logs", scale or "")
-    shown = [*tables.transport(found), tables.judged(targets.transport(found))]
-    report.part(folder, "transport", found, shown)
-    for table in shown:
-        terminal.show(console, table)
-    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    alone("transport", of_scale(transport, scale), results)
 
 
 @cli.command("questions")
 @RESULTS_OPTION
-@click.option("--quick", "scale", flag_value="--quick", help="Fewer rows and rounds.")
-@click.option("--check", "scale", flag_value="--check", help="Every question once; no figures to go by.")
+@scales
 def questions_command(results, scale) -> None:
     """Questions over tables by molt, DuckDB, Polars, pandas and datafusion-python on the same Arrow data: S5, S6, S7."""
-    folder = report.new_folder(results)
-    with Owned() as owned:
-        found = analytics.measure(owned, folder / "logs", scale or "")
-    shown = [*tables.questions(found), tables.judged(targets.questions(found))]
-    report.part(folder, "questions", found, shown)
-    for table in shown:
-        terminal.show(console, table)
+    alone("questions", f"--{scale}" if scale else "", results)
 
 
 @cli.command("memory")
 @RESULTS_OPTION
-@click.option("--mib", type=click.IntRange(1), default=512, help="Size of the table.")
-@click.option("--processes", type=click.IntRange(1), default=measure.READERS, help="How many read it.")
-def memory_command(results, mib, processes) -> None:
-    """What a resident table costs that many Django processes read, by proportional set size."""
-    folder = report.new_folder(results)
-    with Owned() as owned:
-        found = memory.measure(owned, folder / "logs", mib, processes)
-    shown = tables.memory_table(found)
-    report.part(folder, "memory", found, [shown])
-    terminal.show(console, shown)
+@scales
+@click.option("--mib", type=click.IntRange(1), help=f"Size of the table. [default: {memory.Plan.mib:,}]")
+@click.option("--processes", type=click.IntRange(1), help=f"How many read it. [default: {memory.Plan.processes}]")
+def memory_command(results, scale, mib, processes) -> None:
+    """What a table costs that many Django processes read: one resident table, and a copy in each."""
+    plan = of_scale(memory, scale)
+    alone("memory", replace(plan, mib=mib or plan.mib, processes=processes or plan.processes), results)
 
 
 @cli.command("overload")
 @RESULTS_OPTION
-@click.option("--seconds", type=click.FloatRange(0.5), help=f"Length of each rate. [default: {overload.Plan.seconds:g}]")
+@click.option(
+    "--seconds", type=click.FloatRange(0.5), help=f"Length of each rate. [default: {overload.Plan.seconds:g}]"
+)
 @click.option("--deadline", type=click.FloatRange(0.01), help=f"Seconds. [default: {overload.Plan.deadline:g}]")
-@click.option("--queue", type=click.IntRange(1), help="Requests that may wait in the worker. [default: the worker's own]")
+@click.option(
+    "--queue", type=click.IntRange(1), help="Requests that may wait in the worker. [default: the worker's own]"
+)
 @click.option("--check", is_flag=True, help="Every path once; the figures mean nothing.")
 def overload_command(results, seconds, deadline, queue, check) -> None:
     """Half to twice the capacity in an open loop, at the client library and under Django: S11."""
     plan = overload.CHECK if check else overload.Plan()
     plan = replace(plan, seconds=seconds or plan.seconds, deadline=deadline or plan.deadline, queue=queue)
-    folder = report.new_folder(results)
-    with Owned() as owned:
-        found = overload.measure(owned, folder / "logs", plan)
-    shown = [overload.table(found), tables.judged(overload.verdicts(found))]
-    report.part(folder, "overload", found, shown)
-    for table in shown:
-        terminal.show(console, table)
-    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
-    if found["left_behind"]:
-        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+    alone("overload", plan, results)
 
 
 @cli.command("peers")
 @RESULTS_OPTION
-@click.option("--quick", "scale", flag_value="quick", help="Fewer and shorter rounds, worker counts not searched.")
-@click.option("--check", "scale", flag_value="check", help="Every path once; the figures mean nothing.")
+@scales
 @click.option("--peer", "names", multiple=True, help="Only this one; may be repeated.")
 def peers_command(results, scale, names) -> None:
     """molt beside Go, process pools, dirty workers, Polars, DuckDB, Flight and others, all behind HTTP: S8, S9."""
-    plan = replace({"quick": peers.QUICK, "check": peers.CHECK}.get(scale, peers.Plan()), names=names)
-    folder = report.new_folder(results)
-    console.print(f"about {peers.planned_seconds(plan) / 60:.0f} min", highlight=False)
-    with Owned() as owned:
-        say = partial(console.print, highlight=False, soft_wrap=True)
-        found = peers.measure(owned, folder / "logs", plan, say)
-    shown = [*peers.tables(found), tables.judged(peers.verdicts(found))]
-    report.part(folder, "peers", found, shown)
-    for table in shown:
-        terminal.show(console, table)
-    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
-    if found["left_behind"]:
-        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+    alone("peers", replace(of_scale(peers, scale), names=names), results)
 
 
 @cli.command("ablation")
 @RESULTS_OPTION
-def ablation_command(results) -> None:
+@scales
+def ablation_command(results, scale) -> None:
     """The same entries behind a plain Unix socket: what shared memory itself buys, 64 bytes to 16 MiB (half a minute)."""
-    folder = report.new_folder(results)
-    with Owned() as owned:
-        found = ablation.measure(owned, folder / "logs")
-    report.part(folder, "ablation", found, [ablation.table(found)])
-    terminal.show(console, ablation.table(found))
+    alone("ablation", of_scale(ablation, scale), results)
 
 
 @cli.command("timeline")
@@ -228,22 +215,48 @@ def ablation_command(results) -> None:
 def timeline_command(results, seconds, check) -> None:
     """A kill -9 and an upgrade of the worker under a constant arrival rate: every request, and how many failed."""
     plan = timeline.CHECK if check else timeline.Plan()
-    plan = replace(plan, seconds=seconds or plan.seconds)
-    folder = report.new_folder(results)
-    console.print(f"about {plan.total:.0f} s", highlight=False)
-    with Owned() as owned:
-        found = timeline.measure(owned, folder / "logs", plan)
-    shown = [timeline.table(found), tables.judged(timeline.verdicts(found))]
-    report.part(folder, "timeline", found, shown)
-    for table in shown:
-        terminal.show(console, table)
-    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
-    if found["left_behind"]:
-        raise BenchError(f"a worker left behind {', '.join(found['left_behind'])}")
+    alone("timeline", replace(plan, seconds=seconds or plan.seconds), results)
+
+
+@cli.command("page")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def page_command(folder) -> None:
+    """Draws report.html and summary.md again out of the JSON of a run that FOLDER holds."""
+    console.print(f"Charts: {report.draw(folder)}", highlight=False, soft_wrap=True)
+
+
+@cli.command("load")
+@RESULTS_OPTION
+@scales
+@click.option("--peer", "names", multiple=True, help="Only this one; may be repeated.")
+def load_command(results, scale, names) -> None:
+    """Latency against offered load, all sides at the same arrival rates, and throughput by users, 1 to 256."""
+    plan = of_scale(load, scale)
+    alone("load", replace(plan, names=names or plan.names), results)
+
+
+@cli.command("in-flight")
+@RESULTS_OPTION
+@scales
+def in_flight_command(results, scale) -> None:
+    """Calls at the client library: 1 to 1,024 in flight from one event loop, and 1 to 256 client processes."""
+    alone("in_flight", of_scale(in_flight, scale), results)
+
+
+@cli.command("tail")
+@RESULTS_OPTION
+@scales
+@click.option("--minutes", type=click.FloatRange(0.01), help="Length of the load at half of the capacity. [default: 1]")
+def tail_command(results, scale, minutes) -> None:
+    """The longest requests of a constant load at half and four fifths of the capacity, and the cause of each."""
+    plan = of_scale(tail, scale)
+    alone("tail", plan if minutes is None else plan.minutes(minutes), results)
 
 
 @cli.command("gate")
-@click.option("--path", "paths", multiple=True, type=click.Choice(gate.PATHS), default=gate.PATHS, help="May be repeated.")
+@click.option(
+    "--path", "paths", multiple=True, type=click.Choice(gate.PATHS), default=gate.PATHS, help="May be repeated."
+)
 @click.option("--accept", is_flag=True, help="Make what is counted now the baseline (all paths).")
 @click.option("--slow", is_flag=True, hidden=True, help="With a deliberate slowdown: the gate must find it.")
 def gate_command(paths, accept, slow) -> None:
@@ -284,22 +297,18 @@ def carry_out(settings: Settings, place: Path, *, everything: bool) -> None:
     report.write(folder, described, settings, results)
     every = figures(results)
     terminal.summary(console, every)
-    shown = (
-        tables.everything(results, every)[1:]
-        if everything
-        else [tables.curve_table(every), tables.report_table(results, every)]
-    )
-    for table in shown:
+    shown = parts.all_tables(results, every)
+    for table in shown if everything else [tables.curve_table(every), tables.report_table(results, every)]:
         if table.rows:
             terminal.show(console, table)
     said(folder, results)
 
 
-def said(folder: Path, results: measure.Results) -> None:
-    """What a reader wants to know beside the table."""
+def said(folder: Path, results: Results) -> None:
+    """What a reader wants to know beside the tables; the page last."""
     compared = ", ".join(f"{count} under {server}" for server, count in results.compared.items())
     console.print(f"Answers compared before the loads: {compared}; all equal.", highlight=False, soft_wrap=True)
-    console.print(f"Charts: {folder / 'summary.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Charts: {folder / report.PAGE}", highlight=False, soft_wrap=True)
     if results.left_behind:
         raise BenchError(f"a worker left behind {', '.join(results.left_behind)}")
 

@@ -20,9 +20,9 @@ PACKAGE = __package__
 CORES = len(os.sched_getaffinity(0))
 
 
-def in_view(stage: Stage, processes: int, *, module: str) -> Side:
+def in_view(stage: Stage, processes: int, *, module: str, server: str) -> Side:
     """A module of this folder that answers inside the view."""
-    return django.serve(stage, module, django.PEER_PATH, processes, view=f"{PACKAGE}.{module}")
+    return django.serve(stage, module, django.PEER_PATH, processes, view=f"{PACKAGE}.{module}", server=server)
 
 
 def pool(stage: Stage, processes: int) -> Side:
@@ -69,14 +69,49 @@ def sidecar(stage: Stage, processes: int) -> Side:
     return side
 
 
-def engine(name: str, module: str, package: str, how: str) -> Peer:
+def zmq_sidecars(stage: Stage, processes: int) -> Side:
+    """So many Python processes behind sockets of their own, and as many web processes as cores."""
+    folder = stage.owned.start(
+        lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True)
+    )
+    env = {"PYTHONPATH": f"{ROOT}:{DJANGO}"}
+    places = [folder / f"{number}.sock" for number in range(processes)]
+    running = []
+    for place in places:
+        command: child.Command = [sys.executable, "-m", f"{PACKAGE}.zmq_sidecar", place]
+        running.append(
+            child.start(stage.owned, "a ZeroMQ sidecar", command, stage.logs / "peer-zmq.log", env, cwd=ROOT)
+        )
+    for place, one in zip(places, running, strict=True):
+        child.until(place.is_socket, f"that {one} listens", 30, one)
+    env = {"MOLT_BENCH_ZMQ": " ".join(f"ipc://{place}" for place in places)}
+    side = django.serve(
+        stage,
+        "zmq",
+        django.PEER_PATH,
+        CORES,
+        view=f"{PACKAGE}.zmq_sidecar",
+        env=env,
+        beside=[one.pid for one in running],
+    )
+    side.ends += [*running, folder]
+    return side
+
+
+def zmq_version() -> str:
+    """pyzmq's, where it is installed."""
+    return demo.versions("pyzmq", "msgspec")
+
+
+def engine(name: str, module: str, package: str, how: str, server: str = "gunicorn") -> Peer:
     """A peer of the table endpoint inside the view."""
 
     def version() -> str:
         import_module(package)
-        return demo.versions(package)
+        return demo.versions(package, server)
 
-    return Peer(name, TABLE, how, version, partial(in_view, module=module))
+    begin = partial(in_view, module=module, server=server)
+    return Peer(demo.named(name, server), TABLE, how, version, begin, server=server)
 
 
 def flight_version() -> str:
@@ -92,11 +127,19 @@ PEERS: tuple[Peer, ...] = (
     Peer("process pool", ORDERS, f"ProcessPoolExecutor kept by each web process; {WARM}", partial(demo.versions, "msgspec"),
          pool, counted="processes in each pool", counts=(1, 2)),
     Peer("gunicorn dirty workers", ORDERS, WARM, dirty_version, dirty, counted="dirty workers"),
+    Peer("pyzmq sidecar", ORDERS, f"REQ and REP over Unix sockets, no broker; {WARM}", zmq_version, zmq_sidecars,
+         counted="Python processes"),
     *(peer for peer in demo.PEERS if peer.group == TABLE),
     engine("numpy", "numpy_view", "numpy", "integers where they lie, words as codes"),
     engine("pandas", "pandas_view", "pandas", "words as categories, money as integers"),
-    engine("Polars", "polars_view", "polars", "a lazy question, one thread a process"),
-    engine("DuckDB", "duckdb_view", "duckdb", "a connection a thread, one thread each, money as integers"),
+    *(
+        peer
+        for server in django.SERVERS
+        for peer in (
+            engine("Polars", "polars_view", "polars", "a lazy question, one thread a process", server),
+            engine("DuckDB", "duckdb_view", "duckdb", "a connection a thread, one thread each, money as integers", server),
+        )
+    ),
     engine("datafusion-python", "datafusion_view", "datafusion", "a context a thread, one partition, money as integers"),
     Peer("Arrow Flight sidecar", TABLE, "Polars in one Flight service over a Unix socket, kept connections", flight_version,
          sidecar),

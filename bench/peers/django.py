@@ -31,6 +31,9 @@ def granian(port: int, processes: int, application: str, more: Sequence[str] = (
     ]  # fmt: skip
 
 
+SERVERS = {"gunicorn": gunicorn, "granian": granian}
+
+
 def serve(
     stage: Stage,
     name: str,
@@ -38,7 +41,7 @@ def serve(
     processes: int,
     *,
     view: str | None = None,
-    server=gunicorn,
+    server: str = "gunicorn",
     more: Sequence[str] = (),
     env: dict[str, str] | None = None,
     beside: Sequence[int] = (),
@@ -46,15 +49,15 @@ def serve(
     """Starts the demo; with `view`, a module whose `answer(body)` answers at /peer/, the project of site/ around it."""
     port = servers.free_port()
     project = {} if view is None else {"DJANGO_SETTINGS_MODULE": "bench.peers.site.settings", "MOLT_BENCH_VIEW": view}
-    told = {
+    environment = {
         "MOLT_SHM": stage.engine.shm, "DEMO_API_TOKEN": servers.TOKEN, "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{ROOT}:{DJANGO}", **ONE_THREAD, **project, **(env or {}),
     }  # fmt: skip
-    command = server(port, processes, "demo.wsgi:application", more)
-    label = "".join(letter if letter.isalnum() else "-" for letter in name)
-    running = child.start(stage.owned, name, command, stage.logs / f"peer-{label}.log", told, cwd=DJANGO)
+    command = SERVERS[server](port, processes, "demo.wsgi:application", more)
+    label = "".join(letter if letter.isalnum() else "-" for letter in f"{name} {server}")
+    running = child.start(stage.owned, name, command, stage.logs / f"peer-{label}.log", environment, cwd=DJANGO)
     shown = shlex.join([Path(command[0]).name, *map(str, command[1:])])
-    side = Side(f"http://{servers.HOST}:{port}", path, running, shown, list(beside))
+    side = Side(f"http://{servers.HOST}:{port}", path, running, shown, list(beside), web=processes)
     wait(side)
     return side
 

@@ -40,6 +40,8 @@ class Side:
     """Further processes that serve: molt_worker, a sidecar."""
     ends: list[object] = field(default_factory=list)
     """What else ends with this side."""
+    web: int = 1
+    """Processes that take requests."""
 
     @property
     def pids(self) -> list[int]:
@@ -63,5 +65,9 @@ class Peer:
     start: Callable[[Stage, int], Side]
     """Starts it with so many of `counted`."""
     counted: str = "web processes"
+    server: str = "gunicorn"
+    """What takes the requests; none: the peer itself."""
     counts: tuple[int, ...] = (1, 2, 4)
     """The numbers that are tried; the best one is taken."""
+    threads: tuple[int, ...] = ()
+    """Numbers of the worker's threads that are tried after that, for those that use molt_worker."""

@@ -21,7 +21,8 @@ from . import child, data, usage, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import binary
-from .tables import Table
+from .tables import Table, spread
+from .targets import Verdict
 
 SETUP = 3.0
 SIZES = tuple(64 << 2 * step for step in range(10))  # 64 bytes to 16 MiB
@@ -47,7 +48,13 @@ class Plan:
         return SETUP + 2 * self.rounds * self.turn_seconds * (len(SIZES) + len(LINES))
 
 
+QUICK = Plan(rounds=2, turn_seconds=0.05)
 CHECK = Plan(rounds=1, turn_seconds=0.01)
+
+
+def planned_seconds(plan: Plan) -> float:
+    """How long it takes, for the progress line."""
+    return plan.total
 
 
 @contextmanager
@@ -161,9 +168,32 @@ def table(found: dict) -> Table:
     rows = []
     for (entry, size), ways in by.items():
         ours, plain = ways[MOLT], ways[SOCKET]
-        figures = [ours["p50_us"], plain["p50_us"], plain["p50_us"] / ours["p50_us"], ours["cpu_us"], plain["cpu_us"]]
         what = entry if ours["lines"] is None else f"{entry}, {ours['lines']:,} lines"
-        rows.append([what, f"{size:,}", *(f"{one:,.1f}" for one in figures[:2]), f"{figures[2]:.2f}x"])
-        rows[-1] += [f"{one:,.1f}" for one in figures[3:]]
-    columns = ["entry", "bytes", "shared memory us", "Unix socket us", "socket against it", "CPU us", "socket's CPU us"]
+        against = f"{plain['p50_us'] / ours['p50_us']:.2f}x"
+        cpu = [f"{way['cpu_us']:,.1f}" for way in (ours, plain)]
+        rows.append([what, f"{size:,}", median_of(ours), median_of(plain), against, *cpu])
+    columns = [
+        "entry",
+        "bytes",
+        "shared memory us (rounds)",
+        "Unix socket us (rounds)",
+        "socket against it",
+        "CPU us",
+        "socket's CPU us",
+    ]
     return Table("The same entries with and without shared memory, called from Python", columns, rows, 1)
+
+
+def median_of(row: dict) -> str:
+    """The median with the least and the largest round."""
+    return f"{row['p50_us']:,.1f} ({spread(row['p50_from_us'], row['p50_to_us'], 1)})"
+
+
+def tables(found: dict) -> list[Table]:
+    """The one table."""
+    return [table(found)]
+
+
+def verdicts(found: dict) -> list[Verdict]:
+    """No target is about it: it says where shared memory pays and where it does not."""
+    return []

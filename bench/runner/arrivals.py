@@ -14,6 +14,8 @@ from pathlib import Path
 import molt_accel
 from molt_accel import codecs
 
+from . import percentile
+
 ENTRY = "order_summary"
 IN_FLIGHT = 32
 FIGURES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
@@ -34,15 +36,11 @@ class Seen:
         if what != "busy":
             self.accepted.append(took)
 
-    def told(self) -> dict[str, float]:
-        """Counts, and percentiles of those that were accepted, in milliseconds."""
-        ordered = sorted(self.accepted)
-        last = len(ordered) - 1
-        at = {
-            name: ordered[min(int(len(ordered) * share), last)] * 1000 if ordered else 0.0
-            for name, share in FIGURES.items()
-        }
-        return {"sent": sum(self.counts.values()), **self.counts, **at}
+    def told(self) -> dict[str, float | None]:
+        """Counts, and of those that were accepted the longest and the percentiles that they carry, in milliseconds."""
+        ordered = sorted(took * 1000 for took in self.accepted)
+        at = {name: percentile.at(ordered, share) for name, share in FIGURES.items()}
+        return {"sent": sum(self.counts.values()), **self.counts, **at, "max_ms": ordered[-1] if ordered else None}
 
 
 async def ask(client: molt_accel.Client, body: bytes, due: float, deadline: float, seen: Seen) -> None:

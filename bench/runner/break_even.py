@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from . import child, data, servers, usage
+from . import child, data, servers, turns, usage
 from .errors import BenchError
 from .owned import Owned
 from .paths import DJANGO, ROOT
@@ -70,19 +70,19 @@ def look(pid: int, rounds: int) -> list[dict]:
     points = []
     for lines in LINES:
         body = data.orders(lines)
-        turns: dict[str, list[tuple[float, float]]] = {"plain": [], "offloaded": []}
+        took: dict[str, list[tuple[float, float]]] = {"plain": [], "offloaded": []}
         answers = set()
         for number in range(rounds + 1):  # the first warms both sides up and does not count
-            for name, view in (("plain", views.baseline), ("offloaded", views.offloaded)):
+            for name, view in turns.order((("plain", views.baseline), ("offloaded", views.offloaded)), number):
                 made = [factory.post("/", data=body, content_type="application/json") for _ in range(CALLS)]
                 told, wall, spent = turn(view, made, pid)
                 answers.add(json.dumps(json.loads(told), sort_keys=True))
                 if number:
-                    turns[name].append((wall, spent))
+                    took[name].append((wall, spent))
         if len(answers) != 1:
             raise BenchError(f"the views answer differently to {lines} lines")
         point: dict[str, Any] = {"lines": lines}
-        for name, found in turns.items():
+        for name, found in took.items():
             point[f"{name}_us"] = median(wall for wall, _ in found)
             point[f"{name}_cpu_us"] = median(spent for _, spent in found)
         points.append(point)

@@ -1,6 +1,7 @@
 """S2 and S3: single calls from Python beside their peers, and what a call costs when the cores are busy.
 
-In every round each peer has its turns, one right after the other, so that what disturbs the machine meets all of them.
+In every round each peer has its turns, one right after the other, so that what disturbs the machine meets all of them; in
+another order each time. Percentiles are of all calls of a way, where they carry them.
 """
 
 import json
@@ -11,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from . import child, echo, usage
+from . import child, echo, percentile, turns, usage
 from .child import until
 from .errors import BenchError
 from .owned import Owned
@@ -26,7 +27,7 @@ HOT, ASLEEP = "hot", "asleep"
 ROUNDS = 7
 HOT_CALLS = 3_000
 WARM_CALLS = 600  # both sides find out that spinning pays
-SLEEPY_CALLS = 60
+SLEEPY_CALLS = 150
 # Long enough that both sides have gone to sleep: this is what is measured, not a wait for something.
 PAUSE_SECONDS = 0.003
 SATURATED_SECONDS = 2.0
@@ -37,7 +38,7 @@ def measure(owned: Owned, engine: Worker, logs: Path, rounds: int = ROUNDS) -> d
     import molt_accel
 
     missing: dict[str, str] = {}
-    turns: dict[tuple[str, str], list[dict]] = {}
+    took: dict[tuple[str, str], list[list[int]]] = {}
     with ExitStack() as opened:
         asks: dict[str, echo.Ask] = {}
         for name in PEERS:
@@ -51,11 +52,11 @@ def measure(owned: Owned, engine: Worker, logs: Path, rounds: int = ROUNDS) -> d
                 missing[name] = f"not installed: {reason}"
         for name, ask in asks.items():
             check(name, ask)
-        for _ in range(rounds):
+        for number in range(rounds):
             for way, turn in ((HOT, _hot), (ASLEEP, _asleep)):
-                for name, ask in asks.items():
-                    turns.setdefault((way, name), []).append(figures(turn(ask)))
-    rows = [{"way": way, "peer": name, **medians(found)} for (way, name), found in turns.items()]
+                for name in turns.order(asks, number):
+                    took.setdefault((way, name), []).append(turn(asks[name]))
+    rows = [{"way": way, "peer": name, **figures(took[way, name])} for way in (HOT, ASLEEP) for name in asks]
     return {"rows": rows, "missing": missing}
 
 
@@ -73,8 +74,15 @@ def _served(owned: Owned, name: str, folder: Path, logs: Path):
     place = folder / module
     command: child.Command = [sys.executable, "-m", "bench.runner.echo", name, place]
     running = child.start(owned, f"the {name} echo", command, logs / f"echo-{module}.log", cwd=ROOT)
-    until(place.is_socket, f"that {running} listens", 10, running)
+    until(lambda: listens(place), f"that {running} listens", 10, running)
     return peer.connected(place)
+
+
+def listens(place: Path) -> bool:
+    """Whether connections to a socket are taken: its name is there a moment before."""
+    accepting = "00010000"  # the flags of a socket that listens
+    lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    return any(line[3] == accepting and line[-1] == str(place) for line in lines)
 
 
 def _hot(ask: echo.Ask) -> list[int]:
@@ -101,24 +109,19 @@ def _asleep(ask: echo.Ask) -> list[int]:
     return took
 
 
-def figures(nanoseconds: list[int]) -> dict[str, float]:
-    """Percentiles and mean, microseconds."""
-    ordered = sorted(nanoseconds)
-
-    def at(share: float) -> float:
-        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] / 1e3
-
-    return {"p50_us": at(0.5), "p99_us": at(0.99), "p999_us": at(0.999), "mean_us": sum(ordered) / len(ordered) / 1e3}
-
-
-def medians(turns: list[dict[str, float]]) -> dict[str, float]:
-    """The median of each figure over the turns, and the least and the largest p50 of a turn."""
-    p50s = [turn["p50_us"] for turn in turns]
+def figures(rounds: list[list[int]]) -> dict[str, float | None]:
+    """Microseconds, of nanoseconds by round: the medians over the rounds of p50 and mean, the least and the largest p50 of a
+    round, and the higher percentiles of all calls together; None where they are too few."""
+    every = sorted(one / 1e3 for calls in rounds for one in calls)
+    p50s = [median(calls) / 1e3 for calls in rounds]
     return {
-        **{key: median(turn[key] for turn in turns) for key in turns[0]},
+        "p50_us": median(p50s),
+        "p99_us": percentile.at(every, 0.99),
+        "p999_us": percentile.at(every, 0.999),
+        "mean_us": median(sum(calls) / len(calls) / 1e3 for calls in rounds),
         "p50_from_us": min(p50s),
         "p50_to_us": max(p50s),
-        "rounds": len(turns),
+        "rounds": len(rounds),
     }
 
 

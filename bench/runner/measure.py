@@ -1,50 +1,24 @@
 """The run: for each server a fresh worker and Django, equal answers first, then the loads, in turn."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from . import analytics, dashboard, data, equal, k6, memory, micro, servers, transport, usage, worker
-from .k6 import Generated
+from . import dashboard, data, equal, k6, parts, servers, usage, worker
 from .owned import Owned
+from .plans import Settings
 from .progress import RunProgress
-from .scenarios import BASELINE, OFFLOAD, ORDERS, REPORTS, TABLES, Scenario, Settings, at_lines
+from .results import Results, Round
+from .scenarios import BASELINE, OFFLOAD, ORDERS, REPORTS, TABLES, Scenario, at_lines
 from .servers import Server
 from .worker import Worker
 
-K6_START = 1.2  # seconds from k6's start to its first request, and from its last to its end
+K6_START = 0.7  # seconds from k6's start to its first request, and from its last to its end
 SERVER_SETUP = 6.0  # start, equality check, and the end
-MEMORY_SECONDS = 15.0
-READERS = 8
-REPORT_SETUP = 20.0  # order lines that are there already, four servers, equality check
-
-
-@dataclass(frozen=True)
-class Round:
-    """One load of one scenario. CPU seconds are those of this load; memory is as it was at its end."""
-
-    scenario: Scenario
-    server: str
-    kind: str  # "pair", "curve", "arrival" or "report"
-    users: int
-    rate: float | None
-    generated: Generated
-    django: usage.Usage
-    worker: usage.Usage
-
-
-@dataclass
-class Results:
-    """Everything that was measured, in order."""
-
-    rounds: list[Round] = field(default_factory=list)
-    compared: dict[str, int] = field(default_factory=dict)  # per server: how many answers were compared
-    left_behind: list[str] = field(default_factory=list)  # names that a worker should have removed
-    micro: dict | None = None
-    transport: dict | None = None
-    memory: dict | None = None
-    questions: dict | None = None
-    web_process_mb: dict[str, float] = field(default_factory=dict)  # per report scenario, after its loads
+REPORT_SETUP = 8.0  # four servers, equality check
+LINES_A_SECOND = 150_000  # made the first time, and put into the worker
+GO_BUILD = 30.0  # the first time
 
 
 def planned_seconds(settings: Settings) -> float:
@@ -62,15 +36,21 @@ def planned_seconds(settings: Settings) -> float:
         if settings.arrival_share is not None:
             total += loads(2, settings.seconds)
     if settings.report_lines:
-        total += REPORT_SETUP + loads(len(REPORTS), settings.warm_up)
+        total += report_setup(settings.report_lines) + loads(len(REPORTS), settings.warm_up)
         total += loads(len(REPORTS) * settings.report_rounds, settings.report_seconds)
-    if settings.transport is not None:
-        total += transport.SECONDS[settings.transport]
-    if settings.questions is not None:
-        total += analytics.seconds(settings.questions)
-    if settings.memory_mib:
-        total += MEMORY_SECONDS
-    return total + (micro.SECONDS if settings.micro else 0)
+    if settings.peers is not None or settings.load is not None:
+        total += GO_BUILD
+    return total + sum(part.planned_seconds(plan) for part, plan in planned(settings))
+
+
+def report_setup(lines: int) -> float:
+    """Until the report can be asked, where nothing is there yet."""
+    return REPORT_SETUP + lines / LINES_A_SECOND
+
+
+def planned(settings: Settings) -> list[tuple[parts.Part, Any]]:
+    """The parts that the settings ask for, each with its plan."""
+    return [(part, plan) for part in parts.ALL if (plan := getattr(settings, part.name)) is not None]
 
 
 class Run:
@@ -89,18 +69,11 @@ class Run:
             self._server(name)
         if self._settings.report_lines:
             self._report(self._settings.report_lines)
-        if self._settings.micro:
-            with self._progress.step("single calls, the worker's start and size", micro.SECONDS):
-                self._results.micro = micro.measure(self._owned, self._logs)
-        if self._settings.memory_mib:
-            with self._progress.step(f"{READERS} Django processes read one resident table", MEMORY_SECONDS):
-                self._results.memory = memory.measure(self._owned, self._logs, self._settings.memory_mib, READERS)
-        if self._settings.questions is not None:
-            with self._progress.step("questions over tables", analytics.seconds(self._settings.questions)):
-                self._results.questions = analytics.measure(self._owned, self._logs, self._settings.questions)
-        if self._settings.transport is not None:
-            with self._progress.step("the transport beside its peers", transport.SECONDS[self._settings.transport]):
-                self._results.transport = transport.measure(self._owned, self._logs, self._settings.transport)
+        for part, plan in planned(self._settings):
+            with self._progress.step(part.doing, part.planned_seconds(plan)):
+                found = part.measure(self._owned, self._logs, plan)
+            self._results.left_behind += found.get("left_behind", [])
+            setattr(self._results, part.name, found)
         return self._results
 
     def _server(self, name: str) -> None:
@@ -124,7 +97,7 @@ class Run:
     def _report(self, lines: int) -> None:
         """The report, each way of answering under a server of its own."""
         said = f"{lines:,} order lines, made once; a server for each way, answers"
-        with self._progress.step(f"/report/: {said}", REPORT_SETUP):
+        with self._progress.step(f"/report/: {said}", report_setup(lines)):
             dashboard.make(self._owned, lines, self._logs / "report_data.log")
             engine = worker.start(self._owned, self._logs / "worker-report.log")
             dashboard.load(self._owned, lines, engine, self._logs / "report_data.log")

@@ -1,4 +1,5 @@
-"""Single calls from Python, and the worker by itself: S2 and S3 (echo), S12 (start, memory, size), S14 (compute), S10."""
+"""Single calls from Python, and both sides by themselves: S2 and S3 (echo), S12 (the worker's start, memory, size), S13 (the
+client's import and memory), S14 (compute), S10."""
 
 import json
 import shutil
@@ -6,34 +7,55 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
-from . import break_even, calls, child, usage, worker
+from . import break_even, calls, child, footprint, usage, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import EXPORTS, binary
 from .worker import Worker
 
-SECONDS = 40.0  # what all of this takes, for the progress line
-ROUNDS = 7
-STARTS = 5
 MB = 1e6
 
 
-def measure(owned: Owned, logs: Path) -> dict:
+@dataclass(frozen=True)
+class Plan:
+    """How often each is looked at."""
+
+    rounds: int = 7
+    starts: int = 5
+    """Of the worker."""
+    imports: int = footprint.IMPORTS
+    processes: int = footprint.PROCESSES
+    """That attach a client."""
+
+
+QUICK = Plan(2, 2, 5, 1)
+CHECK = Plan(1, 1, 1, 1)
+"""Every path once; the figures mean nothing."""
+
+
+def planned_seconds(plan: Plan) -> float:
+    """What it takes, for the progress line."""
+    return 6.0 + 4.2 * plan.rounds + 0.5 * plan.starts + 0.3 * plan.imports + 0.9 * plan.processes
+
+
+def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     """All figures, in microseconds per call, milliseconds and MB (10^6 bytes); medians of alternating rounds."""
-    started = [first_answer_ms(owned, logs) for _ in range(STARTS)]
+    started = [first_answer_ms(owned, logs) for _ in range(plan.starts)]
     engine = worker.start(owned, logs / "worker-micro.log")
     try:
         idle_mb = usage.private_mb(engine.pid)
-        echoes = calls.measure(owned, engine, logs)
+        echoes = calls.measure(owned, engine, logs, plan.rounds)
         saturated = calls.saturated(owned, engine, logs)
-        compute = _compute(engine)
-        pays = break_even.measure(owned, engine, logs)
+        compute = _compute(engine, plan.rounds)
+        pays = break_even.measure(owned, engine, logs, plan.rounds)
+        client_mb = footprint.client_mb(owned, engine, logs, plan.processes)
     finally:
         worker.stop(owned, engine)
     return {
@@ -41,6 +63,8 @@ def measure(owned: Owned, logs: Path) -> dict:
         "saturated": saturated,
         "compute_us": compute,
         "break_even": pays,
+        "import_ms": footprint.import_ms(plan.imports),
+        "client_mb": client_mb,
         "worker": {
             "first_answer_ms": median(started),
             "idle_mb": idle_mb,
@@ -91,11 +115,11 @@ def stripped_mb(owned: Owned, program: Path) -> float:
     return size
 
 
-def _compute(engine: Worker) -> dict[str, float]:
+def _compute(engine: Worker, rounds: int) -> dict[str, float]:
     import molt_accel
 
     with molt_accel.attach(shm=engine.shm) as client:
-        return {str(count): _compute_us(client, count) for count in (3, 10_000)}
+        return {str(count): _compute_us(client, count, rounds) for count in (3, 10_000)}
 
 
 def _hot_us(ask: Callable[[], object], repeats: int) -> float:
@@ -106,7 +130,7 @@ def _hot_us(ask: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - began) / repeats * 1e6
 
 
-def _compute_us(client: Any, count: int) -> float:
+def _compute_us(client: Any, count: int, rounds: int) -> float:
     """Microseconds per call of `compute` with so many numbers, encoding and decoding included."""
     random = Random(1)
     values = [random.uniform(-1e6, 1e6) for _ in range(count)]
@@ -115,4 +139,4 @@ def _compute_us(client: Any, count: int) -> float:
     if answered["count"] != count or answered["scaled"][0] != values[0] * 2.0 + 1.0:
         raise BenchError(f"compute answers wrongly to {count} numbers: {json.dumps(answered)[:200]}")
     repeats = max(20, 6_000 // count)
-    return median(_hot_us(lambda: client.call("compute", payload), repeats) for _ in range(ROUNDS))
+    return median(_hot_us(lambda: client.call("compute", payload), repeats) for _ in range(rounds))

@@ -82,6 +82,15 @@ class Owned:
                     self._endings.pop(index)[1]()
                     return
 
+    def mark(self) -> int:
+        """For `end_since`: how much runs now."""
+        return len(self._endings)
+
+    def end_since(self, mark: int) -> None:
+        """Ends what was started since then, the latest first: the rest of something that did not come up."""
+        for thing, _ in reversed(self._endings[mark:]):
+            self.end(thing)
+
     def end_all(self) -> None:
         """Ends everything, the latest first. One ending that fails does not keep the others from theirs."""
         while self._endings:

@@ -1,29 +1,26 @@
 """molt beside what a team would take instead: one run, all sides in turn. The peers are in bench/peers/, one a file.
 
 For each workload: answers are compared, the best worker count of each side is searched, then every round gives each side its
-turn in a closed loop, and at last requests arrive for all at one rate.
+turn in a closed loop, in another order each time, and at last requests arrive for all at one rate.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
-
-from . import ablation, data, equal, k6, servers, usage, worker
-from .errors import BenchError
+from . import ablation, percentile, sides, turns, worker
 from .k6 import Generated
 from .owned import Owned
-from .scenarios import BASELINE, BASELINE_TABLE
+from .paths import binary
+from .sides import Workload
 from .tables import Table
 from .targets import Verdict
 
 K6_START = 0.7
-SETUP = 2.5
-FIRST_REQUESTS = 24
+ABOUT = 80.0
+"""Requests a second that arrive, as planned: of the slowest side's hundred and a half."""
+SETUP = 3.5
 ROUNDED = 3
 
 
@@ -41,14 +38,16 @@ class Plan:
     search_seconds: float = 1.5
     arrival_share: float = 0.6
     """Of what the slowest side can answer."""
+    arrivals: int = 1_000
+    """Requests that arrive at least, so that they carry a p99."""
     names: tuple[str, ...] = ()
     """Only these peers; none: all."""
     without: ablation.Plan = ablation.Plan()
     """How long the entries are called with and without shared memory."""
 
 
-QUICK = Plan(rounds=2, seconds=1.2, search=False, without=ablation.Plan(rounds=2, turn_seconds=0.05))
-CHECK = Plan(users=4, rounds=1, seconds=1.0, search=False, without=ablation.CHECK)
+QUICK = Plan(rounds=2, seconds=1.2, search=False, arrivals=0, without=ablation.Plan(rounds=2, turn_seconds=0.05))
+CHECK = Plan(users=4, rounds=1, seconds=1.0, search=False, arrivals=0, without=ablation.CHECK)
 """Every path once; the figures mean nothing."""
 
 
@@ -56,76 +55,13 @@ def planned_seconds(plan: Plan) -> float:
     """What it takes, for the progress line."""
     from bench.peers import catalog
 
-    sides = [peer for peer in catalog.PEERS if not plan.names or peer.name in plan.names]
-    tried = sum(len(peer.counts) for peer in sides) if plan.search else 0
-    loads = plan.rounds * (plan.seconds + K6_START) + plan.warm_up + plan.seconds + 2 * K6_START + SETUP
+    every = [peer for peer in catalog.PEERS if not plan.names or peer.name in plan.names]
+    counts = [*(len(peer.counts) for peer in every if len(peer.counts) > 1), *(len(peer.threads) for peer in every)]
+    tried = sum(counts) if plan.search else 0
+    arrival = max(plan.seconds, plan.arrivals / ABOUT)
+    loads = plan.rounds * (plan.seconds + K6_START) + plan.warm_up + arrival + 2 * K6_START + SETUP
     without = 0.0 if plan.names else plan.without.total
-    return len(sides) * loads + tried * (plan.search_seconds + K6_START + SETUP) + without
-
-
-def order_cases() -> Iterator[equal.Case]:
-    """Those of every run, and generated bodies of which more than half break a rule."""
-    yield from equal.order_cases()
-    data.app()
-    from orders.tests.requests import generated_requests
-
-    for number, body in enumerate(generated_requests(300, seed=5)):
-        yield equal.Case(f"generated body {number}", body)
-
-
-def table_cases() -> Iterator[equal.Case]:
-    """Those of every run, and tables that are valid and unusual: nulls, strange regions, batches, wider decimals."""
-    yield from equal.table_cases()
-    data.app()
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from orders import table_data
-
-    plain = table_data.table(2_000, seed=9)
-
-    def without(name: str) -> pa.Table:
-        """Every seventh value of a column is missing."""
-        kept = pa.array([number % 7 != 0 for number in range(plain.num_rows)])
-        column = pc.if_else(kept, plain[name].combine_chunks(), pa.scalar(None, plain[name].type))
-        return plain.set_column(plain.column_names.index(name), name, column)
-
-    for name in plain.column_names:
-        yield equal.Case(f"nulls in {name}", table_data.stream(without(name)))
-    strange = pa.array(["atlantis" if number % 5 == 0 else "north" for number in range(plain.num_rows)])
-    yield equal.Case("a region that nobody knows", table_data.stream(plain.set_column(0, "region", strange)))
-    pieces = pa.concat_tables([plain.slice(0, 3), plain.slice(3, 0), plain.slice(3, 900), plain.slice(903)])
-    yield equal.Case("several batches", table_data.stream(pieces))
-    yield equal.Case("a slice", table_data.stream(plain.slice(11, 700)))
-    wide = plain.schema.set(3, pa.field("price", pa.decimal128(12, 2))).set(
-        4, pa.field("discount", pa.decimal128(6, 4))
-    )
-    yield equal.Case("wider decimals", table_data.stream(plain.cast(wide)))
-    yield equal.Case("a column more", table_data.stream(plain.append_column("note", strange)))
-    yield equal.Case("a stream that breaks off", table_data.stream(plain)[:2_000])
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What all peers of one group are sent."""
-
-    group: str
-    title: str
-    path: str
-    """The plain Python endpoint, whose answers are right."""
-    kind: str
-    body: Path
-
-    def cases(self) -> Iterator[equal.Case]:
-        """What answers are compared on."""
-        return order_cases() if self.kind == equal.JSON else table_cases()
-
-
-def workloads() -> tuple[Workload, ...]:
-    """Both."""
-    return (
-        Workload("orders", "2,000 order lines as JSON", BASELINE.path, equal.JSON, data.body(BASELINE)),
-        Workload("table", "10,000 rows as Arrow", BASELINE_TABLE.path, equal.ARROW, data.body(BASELINE_TABLE)),
-    )
+    return len(every) * loads + tried * (plan.search_seconds + K6_START + SETUP) + without
 
 
 @dataclass
@@ -137,6 +73,10 @@ class Measured:
     side: Any = None
     count: int = 0
     tried: dict[int, float] = field(default_factory=dict)
+    stage: Any = None
+    """With a worker of its own, where another number of threads than the default is best."""
+    threads: int | None = None
+    threads_tried: dict[int, float] = field(default_factory=dict)
     compared: int = 0
     rounds: list[tuple[Generated, float]] = field(default_factory=list)
     """Each with the CPU seconds of the serving side."""
@@ -150,26 +90,30 @@ class Run:
         from bench.peers.peer import Stage
 
         self._owned, self._logs, self._plan, self._say = owned, logs, plan, say
+        if not plan.names:
+            binary("molt-ablation")  # said before the long measurement that it ends, not after
         self._engine = worker.start(owned, logs / "worker-peers.log")
         self._arena_before = self._engine.stat()["arena"]["used_bytes"]
         self._stage = Stage(owned, logs, self._engine)
+        self._missing: dict[str, str] = {}
+        self._left: list[str] = []
 
     def all(self) -> dict:
         """What peers.json holds."""
         from bench.peers import catalog
 
-        available, missing = catalog.available()
-        told = []
-        for workload in workloads():
+        available, self._missing = catalog.available()
+        shown = []
+        for workload in sides.workloads():
             chosen = [
                 Measured(peer, version)
                 for peer, version in available.items()
                 if peer.group == workload.group and (not self._plan.names or peer.name in self._plan.names)
             ]
             if chosen:
-                told.append(self._workload(workload, chosen))
+                shown.append(self._workload(workload, chosen))
         worker.after_clients(self._engine, self._arena_before)
-        left = worker.stop(self._owned, self._engine)
+        left = self._left + worker.stop(self._owned, self._engine)
         without = None
         if not self._plan.names:
             self._say("the same entries with and without shared memory")
@@ -177,106 +121,108 @@ class Run:
             left += without.pop("left_behind")
         return {
             "users": self._plan.users, "rounds": self._plan.rounds, "seconds": self._plan.seconds, "cores": catalog.CORES,
-            "workloads": told, "missing": missing, "left_behind": left, "ablation": without,
+            "seed": turns.SEED, "workloads": shown, "missing": self._missing, "left_behind": left, "ablation": without,
         }  # fmt: skip
 
-    def _workload(self, workload: Workload, every: list[Measured]) -> dict:
-        expected = right_answers(self._stage, workload)
-        for one in every:
-            self._best(workload, one)
-            one.side = one.peer.start(self._stage, one.count)
-            one.compared = check(one, workload, expected)
-            self._load(workload, one, self._plan.warm_up)
-            self._say(
-                f"{workload.group}: {one.peer.name}: {one.count} {one.peer.counted}, {one.compared} answers equal"
-            )
+    def _workload(self, workload: Workload, chosen: list[Measured]) -> dict:
+        expected = sides.right_answers(self._stage, workload)
+        every = [one for one in chosen if self._ready(workload, one, expected)]
         for number in range(1, self._plan.rounds + 1):
-            for one in every:
+            for one in turns.order(every, number):
                 one.rounds.append(self._load(workload, one, self._plan.seconds))
             self._say(f"{workload.group}: round {number} of {self._plan.rounds}")
-        rate = max(
-            1.0, min(median(generated.rps for generated, _ in one.rounds) for one in every) * self._plan.arrival_share
-        )
-        for one in every:
-            one.arrival, _ = self._load(workload, one, self._plan.seconds, rate)
-            self._end(one.side)
+        rate = 0.0
+        if every:
+            slowest = min(median(generated.rps for generated, _ in one.rounds) for one in every)
+            rate = max(1.0, slowest * self._plan.arrival_share)
+        for one in turns.order(every, 0):
+            seconds = max(self._plan.seconds, self._plan.arrivals / rate)
+            one.arrival, _ = self._load(workload, one, seconds, rate)
+            sides.end(self._stage, one.side)
+            self._end_worker(one.stage)
         return {
             "group": workload.group, "title": workload.title, "arriving": round(rate, 2), "sides": [told(one) for one in every],
         }  # fmt: skip
 
+    def _ready(self, workload: Workload, one: Measured, expected: list) -> bool:
+        """Starts the side with its best count, compares its answers and warms it up; or notes why it is missing."""
+        from bench.peers.peer import Missing
+
+        try:
+            one.stage = self._stage
+            self._best(workload, one)
+            one.side = sides.start(one.stage, one.peer, one.count)
+        except Missing as reason:
+            self._missing[f"{one.peer.name} ({workload.group})"] = str(reason)
+            self._say(f"{workload.group}: {one.peer.name}: {reason}")
+            return False
+        one.compared = sides.check(one.peer.name, one.side, workload, expected)
+        sides.warm(one.side, workload)
+        self._load(workload, one, self._plan.warm_up)
+        self._say(f"{workload.group}: {one.peer.name}: {one.count} {one.peer.counted}, {one.compared} answers equal")
+        return True
+
     def _best(self, workload: Workload, one: Measured) -> None:
-        """Tries the counts, each for a short load, and keeps the one that answers most."""
+        """Tries the counts, then the worker's threads, each for a short load, and keeps what answers most."""
         from bench.peers import catalog
 
         one.count = catalog.CORES if catalog.CORES in one.peer.counts else one.peer.counts[-1]
         if not self._plan.search or len(one.peer.counts) < 2:
             return
-        for count in one.peer.counts:
-            one.side = one.peer.start(self._stage, count)
-            self._first(workload, one)
-            one.tried[count] = round(self._load(workload, one, self._plan.search_seconds)[0].rps, 1)
-            self._end(one.side)
+        for count in turns.order(one.peer.counts, 0):
+            one.count = count
+            one.tried[count] = self._tried(workload, one)
         one.count = max(one.tried, key=lambda count: one.tried[count])
+        for threads in turns.order(one.peer.threads, 0):
+            one.stage = self._with_threads(threads)
+            one.threads_tried[threads] = self._tried(workload, one)
+            self._end_worker(one.stage)
+        one.stage = self._stage
+        if one.threads_tried:
+            one.threads = max(one.threads_tried, key=lambda threads: one.threads_tried[threads])
+            if one.threads != catalog.CORES:
+                one.stage = self._with_threads(one.threads)
 
-    def _first(self, workload: Workload, one: Measured) -> None:
-        """A few requests, so that connections, pools and plans are there."""
-        body = workload.body.read_bytes()
-        with one.side.client() as client:
-            for _ in range(FIRST_REQUESTS):
-                equal.answer(client, one.side.path, body, workload.kind)
+    def _tried(self, workload: Workload, one: Measured) -> float:
+        """Requests a second in a short load."""
+        one.side = sides.start(one.stage, one.peer, one.count)
+        sides.warm(one.side, workload)
+        rps = self._load(workload, one, self._plan.search_seconds)[0].rps
+        sides.end(one.stage, one.side)
+        return round(rps, 1)
+
+    def _with_threads(self, threads: int) -> Any:
+        """The stage with a worker that has so many threads."""
+        engine = worker.start(self._owned, self._logs / "worker-peers.log", ("--threads", str(threads)))
+        return replace(self._stage, engine=engine)
+
+    def _end_worker(self, stage: Any) -> None:
+        """Ends a worker that one side alone has used."""
+        if stage is not self._stage:
+            self._left += worker.stop(self._owned, stage.engine)
 
     def _load(
         self, workload: Workload, one: Measured, seconds: float, rate: float | None = None
     ) -> tuple[Generated, float]:
-        """One load, and the CPU seconds that serving it took."""
-        more = {"MOLT_PATH": one.side.path, "MOLT_TYPE": workload.kind}
-        load = k6.Load("peers/post", one.side.url, workload.body, servers.TOKEN, seconds, self._plan.users, rate, more)
-        before = cpu(one.side)
-        generated = k6.run(self._owned, load, self._logs / "k6-peers.log", self._logs / "k6-peers.json")
-        one.side.child.fail_if_ended()
-        self._engine.child.fail_if_ended()
-        return generated, cpu(one.side) - before
-
-    def _end(self, side: Any) -> None:
-        for thing in (side.child, *side.ends):
-            self._owned.end(thing)
+        return sides.load(one.stage, one.side, workload, seconds, self._plan.users, rate)
 
 
-def cpu(side: Any) -> float:
-    """CPU seconds of all that serves, so far."""
-    return sum(usage.of(pid).cpu_s for pid in side.pids)
+PERCENTILES = {"p50_ms": 50.0, "p99_ms": 99.0, "p999_ms": 99.9}
+IN_EACH = 2
+"""Requests that lie beyond a percentile in each round: the largest of a round alone says nothing."""
 
 
-def right_answers(stage: Any, workload: Workload) -> list[tuple[equal.Case, tuple[int, Any]]]:
-    """What plain Python answers to every case."""
-    server = servers.start(stage.owned, "gunicorn", stage.engine.shm, stage.logs / "peers-right.log")
-    with server.client() as client:
-        found = [(case, answer(client, workload.path, case.body, workload.kind)) for case in workload.cases()]
-    stage.owned.end(server.child)
-    return found
+def rounded(ms: float | None) -> float | None:
+    """As JSON shows it."""
+    return None if ms is None else round(ms, ROUNDED)
 
 
-def answer(client: httpx.Client, path: str, body: bytes, kind: str) -> tuple[int, Any]:
-    """Status and parsed answer. A table's fault is told in each library's own words: there only its place counts."""
-    if kind != equal.JSON:
-        return equal.answer(client, path, body, kind)
-    response = client.post(path, content=body, headers={"Content-Type": kind})
-    if response.status_code not in (200, 400):
-        raise BenchError(f"{path} answered {response.status_code}: {response.text[:300]}")
-    return response.status_code, response.json()
-
-
-def check(one: Measured, workload: Workload, expected: list[tuple[equal.Case, tuple[int, Any]]]) -> int:
-    """Compares all answers with those of plain Python; gives their number, or raises BenchError."""
-    with one.side.client() as client:
-        for case, right in expected:
-            given = answer(client, one.side.path, case.body, workload.kind)
-            if given != right:
-                raise BenchError(
-                    f"{one.peer.name} ({workload.group}) and plain Python answer differently to a request with {case.what}: "
-                    f"{json.dumps(given)[:300]} and {json.dumps(right)[:300]}"
-                )
-    return len(expected)
+def over_rounds(rounds: list[Generated], of: float) -> float | None:
+    """The median over the rounds of a percentile; None where they do not carry it, all together or each."""
+    beyond = [one.requests * (1 - of / 100) for one in rounds]
+    if min(beyond) < IN_EACH or not percentile.carried(sum(one.requests for one in rounds), of / 100):
+        return None
+    return rounded(median(one.latency[f"p({of:g})"] for one in rounds))
 
 
 def told(one: Measured) -> dict:
@@ -284,34 +230,31 @@ def told(one: Measured) -> dict:
     rates = [generated.rps for generated, _ in one.rounds]
     per_cpu = [(generated.requests - generated.errors) / spent if spent else 0.0 for generated, spent in one.rounds]
 
-    def ms(percentile: str) -> float:
-        return round(median(generated.latency[percentile] for generated, _ in one.rounds), ROUNDED)
-
     assert one.arrival is not None
     return {
         "name": one.peer.name,
+        "server": one.peer.server,
         "version": one.version,
         "how": one.peer.how,
         "command": one.side.command,
         "count": one.count,
         "counted": one.peer.counted,
-        "tried": {str(count): rps for count, rps in one.tried.items()},
+        "tried": {str(count): one.tried[count] for count in sorted(one.tried)},
+        "threads": one.threads,
+        "threads_tried": {str(threads): one.threads_tried[threads] for threads in sorted(one.threads_tried)},
         "compared": one.compared,
         "rps": round(median(rates), 1),
         "rps_from": round(min(rates), 1),
         "rps_to": round(max(rates), 1),
-        "p50_ms": ms("p(50)"),
-        "p99_ms": ms("p(99)"),
-        "p999_ms": ms("p(99.9)"),
+        **{name: over_rounds([generated for generated, _ in one.rounds], of) for name, of in PERCENTILES.items()},
         "errors": sum(generated.errors for generated, _ in one.rounds),
         "requests_per_cpu_s": round(median(per_cpu), 1),
         "cpu_s": round(median(spent for _, spent in one.rounds), ROUNDED),
         "generator_cpu_s": round(median(generated.generator_cpu_s for generated, _ in one.rounds), ROUNDED),
         "arrival": {
             "answered": round(one.arrival.rps, 1),
-            "p50_ms": round(one.arrival.latency["p(50)"], ROUNDED),
-            "p99_ms": round(one.arrival.latency["p(99)"], ROUNDED),
-            "p999_ms": round(one.arrival.latency["p(99.9)"], ROUNDED),
+            "requests": one.arrival.requests,
+            **{name: rounded(one.arrival.ms(of)) for name, of in PERCENTILES.items()},
             "errors": one.arrival.errors,
             "not_started": one.arrival.dropped,
         },
@@ -327,14 +270,14 @@ def tables(found: dict) -> list[Table]:
     """A table for each workload, the fastest first, how each was tuned, and what is missing."""
     out = []
     for workload in found["workloads"]:
-        sides = sorted(workload["sides"], key=lambda one: -one["rps"])
+        fastest_first = sorted(workload["sides"], key=lambda one: -one["rps"])
         rows = [
             [
                 one["name"], f"{one['count']} {one['counted']}", f"{one['rps']:,.0f}", f"{one['rps_from']:,.0f}",
-                f"{one['rps_to']:,.0f}", f"{one['p50_ms']:,.1f}", f"{one['p99_ms']:,.1f}", str(one["errors"]),
-                f"{one['requests_per_cpu_s']:,.0f}", f"{one['generator_cpu_s']:.1f}", f"{one['arrival']['p99_ms']:,.1f}",
+                f"{one['rps_to']:,.0f}", percentile.shown(one["p50_ms"]), percentile.shown(one["p99_ms"]), str(one["errors"]),
+                f"{one['requests_per_cpu_s']:,.0f}", f"{one['generator_cpu_s']:.1f}", percentile.shown(one["arrival"]["p99_ms"]),
             ]
-            for one in sides
+            for one in fastest_first
         ]  # fmt: skip
         columns = [
             "side",
@@ -357,10 +300,18 @@ def tables(found: dict) -> list[Table]:
                 one["version"],
                 one["how"],
                 ", ".join(f"{n}: {rps:,.0f}/s" for n, rps in one["tried"].items()),
+                ", ".join(f"{n}: {rps:,.0f}/s" for n, rps in one["threads_tried"].items()),
             ]
-            for one in sides
+            for one in fastest_first
         ]
-        out.append(Table(f"How they run: {workload['title']}", ["side", "version", "tuned", "counts tried"], tried, 4))
+        out.append(
+            Table(
+                f"How they run: {workload['title']}",
+                ["side", "version", "tuned", "counts tried", "worker threads tried"],
+                tried,
+                5,
+            )
+        )
     if found["ablation"]:
         out.append(ablation.table(found["ablation"]))
     if found["missing"]:
@@ -368,21 +319,42 @@ def tables(found: dict) -> list[Table]:
     return out
 
 
-MOLT, GO, PLAIN, POLARS, DUCKDB = "molt", "Go", "plain Python", "Polars", "DuckDB"
+MOLT, GO, PLAIN, TUNED, POLARS, DUCKDB = "molt", "Go", "plain Python", "tuned Python", "Polars", "DuckDB"
 
 
 def verdicts(found: dict) -> list[Verdict]:
-    """S8's aim against Go; S9 against Polars and DuckDB inside the view. molt counts under the server that is better for it."""
+    """S8 and S9 for each server, against what runs under the same one; Go has a server of its own and is set beside both."""
     out: list[Verdict] = []
     for workload in found["workloads"]:
-        rps = {one["name"]: one["rps"] for one in workload["sides"]}
-        ours = max((rate for name, rate in rps.items() if name.split(",")[0] == MOLT), default=0.0)
-        if workload["group"] == "orders" and rps.get(GO):
-            out.append(
-                Verdict("S8", "orders, requests/s: molt against Go: an aim only", ours / rps[GO], 2.5, None, "x", True)
-            )
-        beside = [rps[name] for name in (POLARS, DUCKDB) if rps.get(name)]
-        if workload["group"] == "table" and beside:
-            what = "table, requests/s: molt against the faster of Polars and DuckDB inside the view"
-            out.append(Verdict("S9", what, ours / max(beside), 1.3, 2, "x", True))
+        every = {(one["name"].split(",")[0], one["server"]): one["rps"] for one in workload["sides"]}
+        for (name, server), ours in every.items():
+            if name == MOLT:
+                under = {other: rps for (other, where), rps in every.items() if where in (server, "") and rps}
+                judge = _orders if workload["group"] == "orders" else _table
+                out += judge(server, ours, under)
+    return out
+
+
+def _orders(server: str, ours: float, under: dict[str, float]) -> list[Verdict]:
+    wanted: tuple[tuple[str, float | None, float | None], ...] = ((PLAIN, 5, 10), (TUNED, 2, None), (GO, None, 2.5))
+    return [
+        Verdict("S8", f"{server}: orders, requests/s: molt against {name}", ours / under[name], must, aim, "x", True)
+        for name, must, aim in wanted
+        if name in under
+    ]
+
+
+def _table(server: str, ours: float, under: dict[str, float]) -> list[Verdict]:
+    out = []
+    if PLAIN in under:
+        what = f"{server}: table, requests/s: molt against {PLAIN}"
+        out.append(Verdict("S9", what, ours / under[PLAIN], 8, 20, "x", True))
+    beside = [name for name in (POLARS, DUCKDB) if name in under]
+    if beside:
+        against = f"the faster of {POLARS} and {DUCKDB}"
+        if len(beside) == 1:
+            (missing,) = {POLARS, DUCKDB} - {*beside}
+            against = f"{beside[0]} ({missing} is missing)"
+        what = f"{server}: table, requests/s: molt against {against} inside the view"
+        out.append(Verdict("S9", what, ours / max(under[name] for name in beside), 1.3, 2, "x", True))
     return out

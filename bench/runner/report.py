@@ -1,4 +1,4 @@
-"""What a run leaves: summary.json (a fixed shape), details.json (every round), summary.md, summary.html, `latest`."""
+"""What a run leaves: summary.json (a fixed shape), details.json (every round), summary.md, report.html, `latest`."""
 
 import dataclasses
 import json
@@ -6,11 +6,15 @@ import os
 import time
 from pathlib import Path
 
-from . import machine, markdown, page
+from . import markdown, page
+from .charts import some
+from .errors import BenchError
 from .figures import Figures, curve, figures, ratios, servers, steadiness
-from .measure import Results
-from .scenarios import Settings
+from .plans import Settings
+from .results import PARTS, Results, restored
 from .tables import Table
+
+PAGE = "report.html"
 
 
 def new_folder(results: Path) -> Path:
@@ -54,6 +58,7 @@ def details(settings: Settings, results: Results, every: list[Figures]) -> dict:
     """details.json: all that summary.json has no place for."""
     names = dict.fromkeys(one.scenario.name for one in every)
     return {
+        "how": how(settings),
         "settings": dataclasses.asdict(settings),
         "compared_answers": results.compared,
         "left_behind": results.left_behind,
@@ -71,12 +76,18 @@ def details(settings: Settings, results: Results, every: list[Figures]) -> dict:
             for server in servers(every)
         },
         "rounds": [dataclasses.asdict(one) for one in results.rounds],
-        "micro": results.micro,
-        "transport": results.transport,
-        "memory": results.memory,
-        "questions": results.questions,
+        **{name: getattr(results, name) for name in PARTS},
         "web_process_mb": results.web_process_mb,
     }
+
+
+def how(settings: Settings) -> str:
+    """One sentence on how the figures were taken."""
+    return (
+        f"{settings.users} requests in flight, {some(settings.rounds, 'round')} of {settings.seconds:g} s each, the endpoints "
+        "in turn; every figure is the median of its rounds, errors are added up. Everything ran on this one machine, "
+        "the load generator included: ratios travel to other machines, absolute figures do not."
+    )
 
 
 def write(folder: Path, machine: dict, settings: Settings, results: Results) -> dict:
@@ -85,15 +96,28 @@ def write(folder: Path, machine: dict, settings: Settings, results: Results) -> 
     told = summary(machine, every)
     _json(folder / "summary.json", told)
     _json(folder / "details.json", details(settings, results, every))
-    (folder / "summary.md").write_text(markdown.render(machine, settings, results, every))
-    (folder / "summary.html").write_text(page.render(machine, settings, results, every))
+    draw(folder)
     point_latest(folder)
     return told
 
 
-def part(folder: Path, name: str, found: dict, shown: list[Table]) -> None:
+def draw(folder: Path) -> Path:
+    """Draws summary.md and the page out of the JSON that lies in the folder; gives the page."""
+    try:
+        machine = json.loads((folder / "summary.json").read_text())["machine"]
+        told = json.loads((folder / "details.json").read_text())
+    except FileNotFoundError as reason:
+        raise BenchError(f"{folder} holds no run: there is no {reason.filename}", "`make bench` makes one") from reason
+    results = restored(told)
+    every = figures(results)
+    (folder / "summary.md").write_text(markdown.render(machine, told["how"], results, every))
+    (folder / PAGE).write_text(page.render(machine, told["how"], results, every))
+    return folder / PAGE
+
+
+def part(folder: Path, machine: dict, name: str, found: dict, shown: list[Table]) -> None:
     """Writes what one command alone has measured: NAME.json and NAME.md."""
-    _json(folder / f"{name}.json", {"machine": machine.describe(), **found})
+    _json(folder / f"{name}.json", {"machine": machine, **found})
     (folder / f"{name}.md").write_text("\n\n".join(markdown.table(one) for one in shown) + "\n")
 
 

@@ -64,6 +64,11 @@ CHECK = Plan(seconds=9.0, capacity_seconds=1.0, most=60.0, lines=20)
 """Every path once; the figures mean nothing."""
 
 
+def planned_seconds(plan: Plan) -> float:
+    """How long it takes, for the progress line."""
+    return plan.total
+
+
 @dataclass(frozen=True)
 class Moment:
     """Something was done to the worker, and another process served."""
@@ -269,6 +274,11 @@ def table(found: dict) -> Table:
     columns = ["at", "what was done", "arriving/s", "sent", "failed"]
     columns += ["ms until the next worker", "slowest ms", "calm p99 ms"]
     return Table("A kill and an upgrade under load", columns, rows)
+
+
+def tables(found: dict) -> list[Table]:
+    """The one table."""
+    return [table(found)]
 
 
 def verdicts(found: dict) -> list[Verdict]:

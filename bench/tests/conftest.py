@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from bench.runner import calls, k6
-from bench.runner.measure import Results, Round
+from bench.runner.results import Results, Round
 from bench.runner.scenarios import ORDERS, REPORTS, TABLES, Scenario, at_lines
 from bench.runner.usage import Usage
+
+from . import canned as parts
 
 CANNED = json.loads((Path(__file__).parent / "k6_summary.json").read_text())
 
@@ -33,7 +35,7 @@ def round_of(scenario: Scenario, speed: float, server: str, kind: str = "pair", 
 
 def echo_row(way: str, peer: str, p50: float) -> dict:
     """What single calls from Python have shown."""
-    return {"way": way, "peer": peer, **calls.medians([calls.figures([int(p50 * 1e3)])])}
+    return {"way": way, "peer": peer, **calls.figures([[int(p50 * 1e3)] * 10_000])}
 
 
 def transport_row(part: str, peer: str, p50: float, clients: int = 1, size: int = 64) -> dict:
@@ -61,10 +63,9 @@ def results() -> Results:
     for scenario, speed in zip(REPORTS, (1, 6, 5, 7), strict=True):
         made.rounds.append(round_of(scenario, speed, "gunicorn", "report"))
     made.web_process_mb = {one.name: mb for one, mb in zip(REPORTS, (63.0, 48.0, 250.0, 303.0), strict=True)}
-    made.memory = {
-        "table_mb": 537.0, "processes": 8, "reader_rss_mb": 537.0, "reader_pss_mb": 60.0, "worker_pss_mb": 60.0,
-        "all_pss_mb": 540.0, "tables": 1.005,
-    }  # fmt: skip
+    for name in ("peers", "timeline", "memory", "overload", "questions", "load", "in_flight", "tail"):
+        make = {"timeline": parts.disturbed}.get(name) or getattr(parts, name)
+        setattr(made, name, make())
     made.micro = {
         "echo_64_bytes": {
             "rows": [
@@ -80,12 +81,17 @@ def results() -> Results:
         },
         "saturated": {"processes": 4, "calls": 1000, "client_us": 6.0, "worker_us": 3.0, "cpu_us": 9.0},
         "compute_us": {"3": 10.0, "10000": 500.0},
+        "import_ms": 21.0,
+        "client_mb": 5.5,
+        "break_even": parts.break_even(),
         "worker": {"first_answer_ms": 40.0, "idle_mb": 25.0, "stripped_mb": 80.0},
     }
     made.transport = {
         "rows": [
             *(transport_row("hot", peer, p50) for peer, p50 in (("molt", 0.6), ("iceoryx2", 0.8), ("bare cache line", 0.1))),
-            transport_row("sizes", "molt", 9_000.0, size=64 << 20),
+            *(transport_row("sizes", "molt", us, size=size) for size, us in ((64, 0.6), (1 << 20, 120.0), (64 << 20, 9_000.0))),
+            *(transport_row("sizes", "iceoryx2", us, size=size) for size, us in ((64, 0.8), (1 << 20, 110.0))),
+            *(transport_row("clients", "molt", us, clients=count) for count, us in ((1, 20.0), (16, 90.0), (256, 1_500.0))),
             transport_row("spinning", "molt, spinning while it pays", 16.5, clients=16),
             transport_row("spinning", "molt, never spinning", 16.4, clients=16),
         ],

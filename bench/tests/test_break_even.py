@@ -41,4 +41,5 @@ def test_both_views_are_measured(tmp_path: Path) -> None:
 def test_it_is_judged() -> None:
     (verdict,) = targets.break_even({"us": 100.0, "cpu_us": 40.0, "points": []})
     assert (verdict.target, verdict.verdict) == ("S10", "reached")
-    assert targets.break_even({"us": None, "cpu_us": None, "points": []}) == []
+    (never,) = targets.break_even({"us": None, "cpu_us": None, "points": []})
+    assert (never.said, never.verdict) == ("never", "missed")

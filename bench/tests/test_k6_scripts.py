@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from datetime import date, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -112,6 +113,29 @@ def test_a_run_sends_the_body_and_counts_failures(scenario, endpoint: str, tmp_p
     kind = "application/vnd.apache.arrow.stream" if scenario.table else "application/json"
     expected = (scenario.path, "Bearer the-token", kind, body.read_bytes())
     assert set(Endpoint.seen) == {expected}
+
+
+def test_an_arrival_rate_counts_from_when_a_request_was_due(tmp_path: Path) -> None:
+    """One answer at a time, each takes longer than the next request is away: who comes later waits for all before."""
+
+    class Slow(Endpoint):
+        def do_POST(self) -> None:
+            time.sleep(0.05)
+            super().do_POST()
+
+    Slow.seen = [("", "", "", b"")] * 2  # the third, the twelfth, ... is no failure here
+    with HTTPServer(("127.0.0.1", 0), Slow) as server:
+        Slow.protocol_version = "HTTP/1.0"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        load = k6.Load("offload", url, data.body(ORDERS[1]), "the-token", 1, 1, 40.0)
+        with Owned() as owned:
+            found = k6.run(owned, load, tmp_path / "k6.log", tmp_path / "k6.json")
+            sent, _ = k6.raw(owned, load, tmp_path / "k6.log", tmp_path / "k6.json")
+        server.shutdown()
+    # Eight users wait at most, each for the other seven; those that came when all waited count from when they were due.
+    assert found.latency["max"] > 500 > 8 * 55
+    assert sent["metrics"]["since_due_ms"]["values"]["max"] > sent["metrics"]["http_req_duration"]["values"]["max"] + 50
 
 
 @pytest.mark.parametrize("scenario", REPORTS, ids=lambda scenario: scenario.name)

@@ -40,7 +40,22 @@ def test_a_generator_that_falls_behind_counts_its_own_lag() -> None:
     seen = asyncio.run(arrivals.open_loop(Stub(0.02), b"", 100.0, 0.5, 60.0))
     assert seen.told()["sent"] == seen.counts["in_time"] == 50
     # Fifty requests of 20 ms each were due within half a second: the last has waited for all the others.
-    assert max(seen.accepted) > 0.4 and seen.told()["p999_ms"] > 400
+    assert max(seen.accepted) > 0.4 and seen.told()["max_ms"] > 400
+
+
+def test_a_percentile_is_told_where_requests_carry_it() -> None:
+    seen = arrivals.Seen()
+    for number in range(1000):
+        seen.add("in_time", number / 1000, 0.0)
+    told = seen.told()
+    assert (told["p50_ms"], told["p99_ms"], told["p999_ms"], told["max_ms"]) == (500, 990, None, 999)
+    metrics = {
+        "in_time": {"values": {"count": 999}},
+        "accepted_ms": {"values": {"p(50)": 1.0, "p(99)": 2.0, "p(99.9)": 3.0, "max": 4.0}},
+    }
+    assert [overload._counted(metrics)[f"{name}_ms"] for name in ("p50", "p99", "max")] == [1.0, None, 4.0]
+    metrics["in_time"]["values"]["count"] = 10_000
+    assert [overload._counted(metrics)[f"{name}_ms"] for name in ("p99", "p999")] == [2.0, 3.0]
 
 
 def test_a_request_has_until_its_deadline_from_when_it_was_due() -> None:
@@ -94,14 +109,14 @@ def test_k6_counts_from_when_a_request_was_due(tmp_path: Path) -> None:
     slow, busy = found["/slow/"], found["/busy/"]
     assert slow["sent"] == slow["in_time"] > 0 and slow["dropped"] == 0
     # Each takes 50 ms, one after the other, and comes 25 ms after the one before: the n-th waits for n times 25 ms.
-    assert slow["p999_ms"] > 25 * slow["sent"] - 100 and slow["p50_ms"] > 25 * slow["sent"] / 2 - 100
-    assert busy["busy"] == busy["sent"] > 0 and busy["p50_ms"] == 0.0
+    assert slow["max_ms"] > 25 * slow["sent"] - 100 and slow["p50_ms"] > 25 * slow["sent"] / 2 - 100
+    assert busy["busy"] == busy["sent"] > 0 and busy["p50_ms"] is busy["max_ms"] is None
 
 
 def step(place: str, share: float, in_time: int, p999: float) -> dict:
     """One rate, as a run would have told it."""
     counts = {**dict.fromkeys(OUTCOMES, 0), "in_time": in_time, "busy": 5}
-    times = {"p50_ms": 1.0, "p99_ms": p999 / 2, "p999_ms": p999}
+    times = {"p50_ms": 1.0, "p99_ms": p999 / 2, "p999_ms": p999, "max_ms": 2 * p999}
     rest = {"rate": 100.0 * share, "seconds": 10.0, "sent": in_time + 5, "dropped": 0, "answered": in_time / 10}
     return {"place": place, "share": share, **rest, **counts, **times}
 
@@ -118,6 +133,9 @@ def test_the_target_is_judged_at_twice_the_capacity_against_the_peak() -> None:
     verdicts = {verdict.what: verdict.verdict for verdict in overload.verdicts(found)}
     assert list(verdicts.values()) == ["reached", "reached", "missed", "missed"]
     assert all("WSGI" not in what for what in verdicts), "it is reported, not judged"
+    steps[1]["p999_ms"] = None
+    worst = overload.verdicts(found)[1]
+    assert "too few" in worst.what and worst.measured == 600
     rows = overload.table(found).rows
     assert [row[4] for row in rows] == ["100%", "95%", "100%", "50%", "100%"]
 

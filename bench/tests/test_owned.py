@@ -127,3 +127,15 @@ def test_cpu_time_of_a_child_is_its_own(tmp_path: Path) -> None:
         running = child.start(owned, "busy", [sys.executable, "-c", busy], tmp_path / "log")
         assert running.wait(20) == 0
     assert 0.3 <= running.cpu_seconds < 2
+
+
+def test_what_was_started_since_a_mark_ends_alone() -> None:
+    ended: list[str] = []
+    with Owned() as owned:
+        owned.start(lambda: "before", ended.append)
+        mark = owned.mark()
+        owned.start(lambda: "one", ended.append)
+        owned.start(lambda: "two", ended.append)
+        owned.end_since(mark)
+        assert ended == ["two", "one"]
+    assert ended == ["two", "one", "before"]

@@ -5,9 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from bench.runner import measure, progress
+from bench.runner import measure, parts, progress
+from bench.runner.plans import DEMO, QUICK, RUN
 from bench.runner.progress import RunProgress
-from bench.runner.scenarios import DEMO, RUN
+from bench.runner.queries import SCALES
+from bench.runner.results import PARTS
 
 
 def test_elsewhere_than_on_a_terminal_each_step_is_a_line() -> None:
@@ -44,3 +46,19 @@ def test_on_a_terminal_the_line_shows_the_step_and_the_time() -> None:
 def test_the_demo_is_planned_for_about_three_minutes() -> None:
     assert 90 < measure.planned_seconds(DEMO) < 240
     assert measure.planned_seconds(RUN) > measure.planned_seconds(DEMO)
+
+
+def test_the_quick_run_is_planned_to_end_within_five_minutes() -> None:
+    assert measure.planned_seconds(QUICK) < 285
+    left_out = {"peers", "overload", "tail"}
+    assert {part.name for part, _ in measure.planned(QUICK)} == {part.name for part in parts.ALL} - left_out
+
+
+def test_the_long_run_measures_every_part_of_the_results() -> None:
+    assert {part.name for part in parts.ALL} == set(PARTS)
+    assert {part.name for part, _ in measure.planned(RUN)} == set(PARTS) - {"ablation"}, "which ends the peers"
+
+
+def test_the_long_run_has_five_rounds_of_everything() -> None:
+    assert min(RUN.rounds, RUN.curve_rounds, RUN.report_rounds, RUN.peers.rounds, RUN.peers.without.rounds) >= 5
+    assert SCALES[RUN.questions].rounds >= 5 and RUN.micro.rounds >= 5 and RUN.in_flight.rounds >= 5

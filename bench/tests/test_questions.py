@@ -4,7 +4,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from bench.runner import analytics, tables, targets
+from bench.runner import analytics
 from bench.runner.owned import Owned
 from bench.runner.queries import SCALES, data, turns
 from bench.runner.queries.engines import DuckDb, Pandas
@@ -36,9 +36,9 @@ def test_a_table_is_handed_over_without_a_copy(found: dict) -> None:
 
 
 def test_it_is_shown_and_judged(found: dict) -> None:
-    shown = tables.questions(found)
+    shown = analytics.tables(found)
     assert [len(table.rows) for table in shown] == [len(SCALES["--check"].handed), len(RESIDENT), 2]
-    assert {one.target for one in targets.questions(found)} == {"S5", "S7"}  # no 10,000 rows in a check
+    assert {one.target for one in analytics.verdicts(found)} == {"S5", "S7"}  # no 10,000 rows in a check
     handed = [
         {
             "rows": 10_000,
@@ -51,7 +51,7 @@ def test_it_is_shown_and_judged(found: dict) -> None:
         }
         for engine, ms in (("molt, an entry", 1.0), ("DuckDB", 4.0), ("Polars", 5.0))
     ]
-    verdicts = {one.target: one.verdict for one in targets.questions({**found, "handed": handed})}
+    verdicts = {one.target: one.verdict for one in analytics.verdicts({**found, "handed": handed})}
     assert verdicts["S6"] == "reached"
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from bench.runner import report
 from bench.runner.figures import curve, figures, find
-from bench.runner.measure import Results
-from bench.runner.scenarios import RUN
+from bench.runner.parts import verdicts
+from bench.runner.plans import RUN
+from bench.runner.results import Results
 from bench.runner.tables import report_table
-from bench.runner.targets import verdicts
+from bench.runner.targets import Verdict
 
 from .conftest import CANNED
 
@@ -113,10 +114,11 @@ def test_details_keep_every_round_and_what_a_cpu_second_buys(folder: Path, resul
     assert told["steadiness"]["gunicorn"]["offload"]["spread"] == pytest.approx(1.2 / 0.9, rel=0.01)
 
 
-def test_page_stands_alone_and_draws_each_chart(folder: Path) -> None:
-    page = (folder / "summary.html").read_text()
-    assert page.count('class="plotly-graph-div"') == 7  # 2 throughput, 2 x 2 distributions, 1 curve
+def test_page_stands_alone_and_says_something_under_each_chart(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert page.count('class="plotly-graph-div"') == page.count("<figcaption>") == 35
     assert "<script src" not in page and "<link" not in page
+    assert "serve Go" in page, "the command of every side"
     assert "&lt;two cores &amp; more&gt;" in page and "<two cores" not in page
 
 
@@ -130,7 +132,10 @@ def test_markdown_shows_every_table(folder: Path) -> None:
         "Targets",
         "Echo of 64 bytes from Python",
         "Single calls",
-        "Memory that reading one resident table adds",
+        "Memory that 8 Django processes add to read 2,048 MiB",
+        "2,000 order lines as JSON: p50 and p99 ms by requests arriving",
+        "A kill and an upgrade under load",
+        "The tail under steady load",
         "Rust to Rust, 64 bytes, both sides spinning",
         "Rust to Rust, one client, longer payloads",
         "Cores busy, with spinning and without",
@@ -158,9 +163,33 @@ def test_targets_are_judged_in_both_directions(results: Results) -> None:
     assert judged["S12", "worker: stripped binary"] == "reached"
     assert judged["S3", "CPU of a call, client and worker, cores busy"] == "reached"
     assert judged["S1", "Rust to Rust, 64 bytes, hot: against iceoryx2"] == "reached"
-    assert judged["S1", "the same against the bare cache line: an aim only"] == "missed"
+    assert judged["S1", "the same against the bare cache line"] == "aim missed"
+    assert judged["S2", "the same call by itself"] == "aim missed"
+    assert (
+        judged["S13", "client: time of its import"]
+        == judged["S13", "client: memory added to a Django process"]
+        == "reached"
+    )
+    assert judged["S5", "a resident table of 1024 MiB to a query: bytes copied"] == "aim reached"
     assert judged["S4", "placing a table of 67 MB: bytes/s against a warm memcpy"] == "reached"
     assert judged["spin", "16 clients on busy cores: calls/s with spinning against without"] == "reached"
+
+
+def test_an_aim_is_no_bound_and_what_does_not_exist_is_missed() -> None:
+    aim = Verdict("S1", "an aim", 3.0, None, 2.5, "x")
+    assert (aim.bound, aim.verdict) == ("(aim ≤ 2.5x)", "aim missed")
+    assert Verdict("S1", "an aim", 2.0, None, 2.5, "x").verdict == "aim reached"
+    assert Verdict("S10", "never", None, 150, 50).verdict == "missed"
+
+
+def test_what_was_measured_on_less_says_so(results: Results) -> None:
+    for row in results.questions["resident"]:
+        row["rows"] = 1_000_000
+    results.questions["handing"]["bytes"]["huge"] = 256 << 20
+    told = [one.what for one in verdicts(results, figures(results)) if one.target in ("S5", "S7")]
+    assert len(told) == 4 and all(
+        "(the target's: 10,000,000)" in what or "(the target's: 1024 MiB)" in what for what in told
+    )
 
 
 def test_a_missing_peer_is_said_and_its_targets_are_not_judged(results: Results, folder: Path) -> None:

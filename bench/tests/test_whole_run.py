@@ -1,4 +1,5 @@
-"""The demo itself, in short, with the real worker, Django and k6: it reports, and leaves nothing whenever it stops."""
+"""The demo itself, in short, with the real worker, Django and k6: it reports, draws a page that shows what it has measured, and
+leaves nothing whenever it stops."""
 
 import json
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,8 @@ import pytest
 
 from bench.runner.child import until
 from bench.runner.paths import ROOT
+
+from .shown import assert_shown
 
 SHORT = ["demo", "--server", "gunicorn", "--rounds", "1", "--seconds", "1", "--no-curve", "--report-lines", "20000"]
 MARK = "MOLT_BENCH_TEST"
@@ -60,12 +64,12 @@ def names() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob("*molt-bench-*")}
 
 
-@pytest.fixture
-def demo(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[Demo]:
-    """A short demo that has just begun; ended in any case."""
+@contextmanager
+def begun_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """A short demo that has just begun; ended in any case, and it must leave nothing."""
     before = names()
     # Short, because a Unix socket's path may have 107 bytes only.
-    begun = Demo(tmp_path_factory.mktemp("d"), tmp_path)
+    begun = Demo(tmp_path_factory.mktemp("d"), tmp_path_factory.mktemp("results"))
     yield begun
     if begun.process.poll() is None:
         begun.process.send_signal(signal.SIGTERM)
@@ -77,11 +81,26 @@ def demo(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[D
     assert {*begun.folder.rglob("*")} <= {home, home / "lock"}
 
 
-def test_it_measures_reports_and_leaves_nothing(demo: Demo) -> None:
-    out, _ = demo.process.communicate(timeout=300)
-    assert demo.process.returncode == 0, out
+@pytest.fixture
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One that may be stopped."""
+    with begun_demo(tmp_path_factory) as begun:
+        yield begun
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a demo that ran to its end has printed, and where its results lie."""
+    with begun_demo(tmp_path_factory) as begun:
+        out, _ = begun.process.communicate(timeout=300)
+        assert begun.process.returncode == 0, out
+    return out, begun.results / "latest"
+
+
+def test_it_measures_reports_and_leaves_nothing(measured: tuple[str, Path]) -> None:
+    out, latest = measured
     assert "requests/s" in out and "p99.9" in out and "all equal" in out
-    told = json.loads((demo.results / "latest" / "summary.json").read_text())
+    told = json.loads((latest / "summary.json").read_text())
     assert [one["name"] for one in told["scenarios"]] == [
         "baseline",
         "offload",
@@ -98,9 +117,29 @@ def test_it_measures_reports_and_leaves_nothing(demo: Demo) -> None:
     assert worked["offload"] > 10 * max(worked["baseline"], 0.01)
     assert told["ratios"]["gunicorn"]["offload"]["rps"] > 1
     assert "20,000 order lines" in out and "MB a web process" in out
-    details = json.loads((demo.results / "latest" / "details.json").read_text())
+    details = json.loads((latest / "details.json").read_text())
     assert set(details["web_process_mb"]) == {f"{way}_report" for way in ("baseline", "offload", "polars", "duckdb")}
     assert all(mb > 10 for mb in details["web_process_mb"].values())
+    machine = told["machine"]
+    assert machine["command"].startswith("python -m bench demo --server gunicorn") and machine["cores"] >= 1
+    assert all(machine[name] for name in ("cpu", "kernel", "commit", "rustc", "python", "go", "k6", "polars", "duckdb"))
+
+
+def test_it_ends_by_naming_the_page_that_it_has_written(measured: tuple[str, Path]) -> None:
+    out, latest = measured
+    last = out.strip().splitlines()[-1]
+    assert last == f"Charts: {latest.resolve() / 'report.html'}" and (latest / "report.html").stat().st_size > 1 << 20
+
+
+def test_its_page_shows_what_its_json_holds(measured: tuple[str, Path]) -> None:
+    shown = assert_shown(measured[1])
+    assert {
+        "throughput-orders",
+        "throughput-table",
+        "distribution-orders-gunicorn",
+        "report-speed",
+        "report-memory",
+    } <= shown
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,16 +4,15 @@
 //   MOLT_DEADLINE_MS  an answer that comes later is of no use (500); after twice that long the client hangs up
 // MOLT_USERS is the most that may be in flight; a request for which none is left is a dropped iteration. Without MOLT_RATE the
 // loop is closed, which shows what can be answered at most.
-import exec from 'k6/execution';
 import http from 'k6/http';
 import { Counter, Trend } from 'k6/metrics';
 import { orderBody } from '../lib/body.js';
+import { due, perMinute } from '../lib/due.js';
 import { settings } from '../lib/settings.js';
 
 const body = orderBody();
 const deadline = Number(__ENV.MOLT_DEADLINE_MS || 500);
 const url = settings.url + (__ENV.MOLT_PATH || '/offload/');
-const perMinute = Math.round(settings.rate * 60);
 const request = {
   headers: { Authorization: `Bearer ${settings.token}`, 'Content-Type': 'application/json' },
   timeout: `${2 * deadline}ms`,
@@ -48,7 +47,7 @@ function scenario() {
 export const options = {
   scenarios: { load: scenario() },
   discardResponseBodies: true,
-  summaryTrendStats: ['count', 'p(50)', 'p(99)', 'p(99.9)'],
+  summaryTrendStats: ['count', 'max', 'p(50)', 'p(99)', 'p(99.9)'],
 };
 
 function outcome(status, took) {
@@ -57,10 +56,9 @@ function outcome(status, took) {
 }
 
 export default function () {
-  const { startTime, iterationInTest } = exec.scenario;
-  const due = perMinute ? startTime + (iterationInTest * 60000) / perMinute : Date.now();
+  const wasDue = due();
   const { status } = http.post(url, body, request);
-  const took = Math.max(0, Date.now() - due);
+  const took = Math.max(0, Date.now() - wasDue);
   const what = outcome(status, took);
   counters[what].add(1);
   took_ms.add(took, { outcome: what, answered: String(status) });

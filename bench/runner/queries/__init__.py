@@ -38,12 +38,12 @@ SCALES = {
         seconds=420,
     ),
     "--quick": Scale(
-        rounds=3,
-        handed=((1_000, 50), (10_000, 20), (100_000, 5), (1_000_000, 1)),
+        rounds=2,
+        handed=((1_000, 20), (10_000, 10), (100_000, 3)),
         resident=1_000_000,
         huge=256 << 20,
-        hands=200,
-        seconds=40,
+        hands=100,
+        seconds=25,
     ),
     "--check": Scale(rounds=1, handed=((1_000, 1), (70_000, 1)), resident=200_000, huge=8 << 20, hands=3, seconds=20),
 }
