@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.core.checks import run_checks
-from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 import molt_accel
@@ -66,15 +66,30 @@ def test_a_typo_in_the_settings_is_an_error_with_the_nearest_key() -> None:
     assert messages["molt.E001"].hint == "did you mean 'TIMEOUT'?"
 
 
-def test_a_typo_stops_a_server_and_leaves_manage_py_to_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+TYPO = """
+from django.conf import settings
+settings.configure(DEBUG=True, INSTALLED_APPS=["molt_accel.django"], MOLT={"TIMOUT": 3})
+"""
 
-    with override_settings(MOLT={"TIMOUT": 3}):
-        monkeypatch.delitem(sys.modules, "django.core.management", raising=False)
-        with pytest.raises(ImproperlyConfigured, match="TIMOUT"):
-            apps.get_app_config("molt").ready()
-        monkeypatch.setitem(sys.modules, "django.core.management", sys)
-        apps.get_app_config("molt").ready()
+
+def started(script: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: this one is long set up."""
+    return subprocess.run([sys.executable, "-c", TYPO + script], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_a_typo_stops_a_server(kind: str) -> None:
+    ended = started(f"from django.core.{kind} import get_{kind}_application\nget_{kind}_application()\n")
+    assert ended.returncode == 1 and ended.stderr.strip().endswith("'TIMOUT'] is unknown. hint: did you mean 'TIMEOUT'?")
+
+
+def test_a_typo_is_left_to_the_checks_where_manage_py_runs_them() -> None:
+    script = "from django.core.management import execute_from_command_line as run\nrun(['manage.py', {}])\n"
+    checked = started(script.format("'check'"))
+    assert checked.returncode == 1 and "(molt.E001) MOLT['TIMOUT'] is unknown" in checked.stderr
+    assert "Traceback" not in checked.stderr
+    served = started(script.format("'runserver', '--noreload', '127.0.0.1:0'"))
+    assert served.returncode == 1 and "(molt.E001) MOLT['TIMOUT'] is unknown" in served.stderr
 
 
 def test_an_unknown_entry_is_an_error_with_the_nearest_name(client: molt_accel.SpawnedClient) -> None:

@@ -23,10 +23,22 @@ class MoltConfig(AppConfig):
         try:
             read()  # a typo in MOLT stops the start, not the first request
         except ImproperlyConfigured:
-            if "django.core.management" not in sys.modules:
+            if not _set_up_by_a_command():
                 raise
-            # manage.py: molt.E001 says it in one line, beside whatever else is wrong.
+            # molt.E001 says it in one line, beside whatever else is wrong; commands that serve run the checks first.
         checks.register(_check, "molt")
+
+
+def _set_up_by_a_command() -> bool:
+    """Whether manage.py is what sets Django up. Its module tells nothing: `django.setup()` imports it everywhere."""
+    from django.core.management import ManagementUtility
+
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code is ManagementUtility.execute.__code__:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _check(**kwargs: Any) -> list[checks.CheckMessage]:
