@@ -125,6 +125,23 @@ async def test_the_shadow_of_an_async_view(fake: testing.Fake, caplog: Any) -> N
     assert '+ "sum": 6' in caplog.text
 
 
+def test_a_body_that_django_would_not_take_into_memory_is_the_views_alone(fake: testing.Fake) -> None:
+    @molt_offload(entry="sum", shadow=1.0)
+    def view(request: HttpRequest) -> HttpResponse:
+        return JsonResponse({"bytes": len(request.read())})
+
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000):
+        request = RequestFactory().post("/sum/", b"x" * 1001, content_type="application/octet-stream")
+        assert json.loads(view(request).content) == {"bytes": 1001}
+        assert fake.calls == []
+        request = RequestFactory().post("/sum/", b"x" * 1001, content_type="application/octet-stream")
+        del request.META["CONTENT_LENGTH"]  # chunked: its length shows when it is too late
+        assert view(request).status_code == 200 and fake.calls == []
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):
+        assert json.loads(post(view).content) == {"bytes": len(json.dumps(NUMBERS))}
+    assert [call.payload for call in fake.calls] == [NUMBERS]
+
+
 def test_a_share_of_nothing_leaves_the_worker_alone(fake: testing.Fake) -> None:
     assert json.loads(post(view_of(shadow=0.0)).content) == {"sum": 6}
     assert fake.calls == []

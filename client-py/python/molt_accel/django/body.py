@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.http import HttpRequest
 from django.http.request import RawPostDataException
 
@@ -95,6 +96,21 @@ def read(request: HttpRequest, client: Client, limit: int) -> Body:
         block.free()
         raise
     return Body(block, request)
+
+
+def keep(request: HttpRequest, limit: int) -> bool:
+    """Reads the body into the request, for the view and for a comparison; whether it is there for both.
+
+    What Django would not take into memory (DATA_UPLOAD_MAX_MEMORY_SIZE), what has no announced length and what somebody
+    reads already stays as it is: a comparison may cost a view neither its memory nor its stream.
+    """
+    if hasattr(request, "_body"):
+        return len(request._body) <= limit
+    own = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    length = content_length(request)
+    if length is None or length > (limit if own is None else min(limit, own)) or request._read_started:  # type: ignore[attr-defined]
+        return False
+    return len(request.body) == length
 
 
 def discard(request: HttpRequest, limit: int) -> None:

@@ -67,7 +67,7 @@ def molt_offload(
                         if not plan.falls_back(error):
                             return answers.failure(plain(request), error)
                         reason = answers.fallback(plain(request), error)
-                elif reason == SHARE and trial.compares(plain(request)):
+                elif reason == SHARE and trial.compares(plain(request), entry):
                     began = perf_counter()
                     own = await view(request, *args, **kwargs)
                     await acompare(request, plan, (args, kwargs), own, began)
@@ -87,7 +87,7 @@ def molt_offload(
                         if not plan.falls_back(error):
                             return answers.failure(plain(request), error)
                         reason = answers.fallback(plain(request), error)
-                elif reason == SHARE and trial.compares(plain(request)):
+                elif reason == SHARE and trial.compares(plain(request), entry):
                     began = perf_counter()
                     own = view(request, *args, **kwargs)
                     compare(request, plan, (args, kwargs), own, began)

@@ -14,7 +14,7 @@ from django.http.response import HttpResponseBase
 
 from ..errors import MoltError, MoltInvalidInput, MoltTimeout
 from . import answers, metrics, settings
-from .body import content_length, has_body
+from .body import has_body, keep
 from .offload import Plan, UrlArguments, arun, plain, run
 from .signals import shadow_differed
 
@@ -46,14 +46,13 @@ class Trial:
         """Whether this request is one of those that the worker answers."""
         return self.percent >= 100 or random.random() * 100 < self.percent
 
-    def compares(self, request: HttpRequest) -> bool:
+    def compares(self, request: HttpRequest, entry: str) -> bool:
         """Whether the worker gets this request too, and, if so, keeps its body for both."""
         if random.random() >= self.shadow:
             return False
-        if has_body(request):
-            if (content_length(request) or 0) > settings.read().MAX_BODY or request._read_started:  # type: ignore[attr-defined]
-                return False
-            _ = request.body  # reads it into the request, where the view finds it as well
+        if has_body(request) and not keep(request, settings.read().MAX_BODY):
+            metrics.compared(entry, "skipped")
+            return False
         return True
 
 
