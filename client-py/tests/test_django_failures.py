@@ -7,7 +7,9 @@ import logging
 from typing import Any
 
 import pytest
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
+from django.http.request import RawPostDataException
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
 from molt_accel.django import molt_offload, offload
@@ -142,6 +144,35 @@ def test_no_worker_is_noticed_before_the_body_is_read(stub: StubClient) -> None:
     stub.session_error = MoltUnavailable("nobody")
     request = post(b"12345678")
     assert decorated()(request).content == b"own code: 12345678"
+
+
+@pytest.mark.parametrize("gone", ["before", "during"])
+def test_the_views_own_code_takes_as_large_a_body_as_the_worker(stub: StubClient, gone: str) -> None:
+    if gone == "before":
+        stub.session_error = MoltUnavailable("nobody")
+    else:
+        stub.answer = MoltUnavailable("nobody")
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000, MOLT={"MAX_BODY": 5000}):
+        request = post(b"12345678" * 625)
+        assert decorated()(request).content == b"own code: 12345678" and len(request.body) == 5000
+        assert request.read(3) == b"123" and type(request).__name__ == "WSGIRequest"
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000, MOLT={"MAX_BODY": 4000}):
+        if gone == "before":
+            with pytest.raises(RequestDataTooBig):  # over both
+                decorated()(post(b"12345678" * 625))
+
+
+def test_the_views_own_code_may_stream_a_large_body_all_the_same(stub: StubClient) -> None:
+    @molt_offload(entry="e", fallback=True)
+    def view(request: HttpRequest) -> HttpResponse:
+        first = request.read(3)
+        with pytest.raises(RawPostDataException):
+            _ = request.body
+        return HttpResponse(first)
+
+    stub.session_error = MoltUnavailable("nobody")
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000):
+        assert view(post(b"12345678" * 625)).content == b"123"
 
 
 @pytest.mark.parametrize("error", [MoltUnavailable("nobody"), MoltBusy("full")])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
@@ -140,6 +141,17 @@ def test_a_body_that_django_would_not_take_into_memory_is_the_views_alone(fake: 
     with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):
         assert json.loads(post(view).content) == {"bytes": len(json.dumps(NUMBERS))}
     assert [call.payload for call in fake.calls] == [NUMBERS]
+
+
+def test_the_own_code_reads_what_the_worker_would_have_been_sent(fake: testing.Fake) -> None:
+    body = {"values": list(range(1000))}
+    molt = {"SHM": "/molt-tests-nobody"}
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000, MOLT=molt):
+        assert json.loads(post(view_of(percent=100), body).content) == {"sum": 499500} and len(fake.calls) == 1
+        with override_settings(MOLT={**molt, "OFFLOAD": False}):
+            assert json.loads(post(view_of(), body).content) == {"sum": 499500} and len(fake.calls) == 1
+        with pytest.raises(RequestDataTooBig):  # the view was never in the worker's place: it is as it was
+            post(view_of(shadow=0.5), body)
 
 
 def test_a_share_of_nothing_leaves_the_worker_alone(fake: testing.Fake) -> None:

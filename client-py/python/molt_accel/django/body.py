@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -38,8 +39,7 @@ class Body:
         request = self._request
         if request is not None:
             payload = self.payload
-            request._body = payload if isinstance(payload, bytes) else bytes(payload.view)
-            request._stream = BytesIO(request._body)
+            _give_back(request, payload if isinstance(payload, bytes) else bytes(payload.view))
 
     def free(self) -> None:
         """Gives back the shared memory."""
@@ -111,6 +111,36 @@ def keep(request: HttpRequest, limit: int) -> bool:
     if length is None or length > (limit if own is None else min(limit, own)) or request._read_started:  # type: ignore[attr-defined]
         return False
     return len(request.body) == length
+
+
+def lift_limit(request: HttpRequest, limit: int) -> None:
+    """Lets the view's own code read `request.body` as far as the worker would have been sent it.
+
+    DATA_UPLOAD_MAX_MEMORY_SIZE alone would refuse there what the same URL takes while the worker serves. Nothing is read
+    before the view does, so one that streams the body still can.
+    """
+    own = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    if own is not None and own < (content_length(request) or 0) <= limit and not hasattr(request, "_body"):
+        request.__class__ = _lifted(type(request))
+
+
+@cache
+def _lifted(kind: type[HttpRequest]) -> type[HttpRequest]:
+    class Lifted(kind):  # type: ignore[misc,valid-type]
+        @property
+        def body(self) -> bytes:
+            if not hasattr(self, "_body") and not self._read_started:
+                _give_back(self, self.read())
+            return super().body
+
+    Lifted.__name__, Lifted.__qualname__, Lifted.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    return Lifted
+
+
+def _give_back(request: HttpRequest, data: bytes) -> None:
+    """Has the request's body be those bytes, whoever asks for it and however."""
+    request._body = data  # type: ignore[attr-defined]
+    request._stream = BytesIO(data)  # type: ignore[attr-defined]
 
 
 def discard(request: HttpRequest, limit: int) -> None:

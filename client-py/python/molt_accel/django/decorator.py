@@ -16,7 +16,8 @@ from django.views import View as ClassView
 
 from .. import codecs
 from ..errors import MoltError
-from . import answers, switch, timing
+from . import answers, settings, switch, timing
+from .body import lift_limit
 from .offload import Params, Payload, Plan, Response, arun, plain, run
 from .trial import Trial, acompare, compare
 
@@ -72,6 +73,7 @@ def molt_offload(
                     own = await view(request, *args, **kwargs)
                     await acompare(request, plan, (args, kwargs), own, began)
                     return timing.own_code(own, "shadow")
+                _lift_limit(request, trial)
                 return timing.own_code(await view(request, *args, **kwargs), reason)
 
         else:
@@ -92,6 +94,7 @@ def molt_offload(
                     own = view(request, *args, **kwargs)
                     compare(request, plan, (args, kwargs), own, began)
                     return timing.own_code(own, "shadow")
+                _lift_limit(request, trial)
                 return timing.own_code(view(request, *args, **kwargs), reason)
 
         # Frameworks that go by annotations (ninja) look names up where the function was written, and that is here.
@@ -114,6 +117,13 @@ def _own_code(trial: Trial) -> str | None:
     if switch.reason() is not None:
         return "switched off"
     return None if trial.offloads() else SHARE
+
+
+def _lift_limit(request: Any, trial: Trial) -> None:
+    """The view's own code in the worker's place takes what the worker would have. A view that is only shadowed is never
+    in its place: it stays as it was."""
+    if trial.percent:
+        lift_limit(plain(request), settings.read().MAX_BODY)
 
 
 def _require_request(request: Any, view: Callable[..., Any]) -> None:
