@@ -53,6 +53,9 @@ class StubClient:
     def block(self, size: int) -> StubBlock:
         return StubBlock(size)
 
+    def place(self, payload: Any) -> Any:
+        return b"" if payload is None else payload
+
     def exchange(
         self,
         entry: str,

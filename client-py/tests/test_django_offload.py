@@ -130,6 +130,22 @@ def test_params_and_payload_may_be_made_from_the_request(stub: StubClient) -> No
     assert (message.payload, message.params, message.codec) == (b'{"n":3}', {"path": "/"}, codecs.JSON)
 
 
+@pytest.mark.parametrize(("codec", "payload"), [("json", b"null"), ("msgpack", b"\xc0"), ("arrow", b"")])
+def test_a_payload_that_is_none_is_sent_as_none_and_never_the_body(
+    stub: StubClient, codec: str, payload: bytes
+) -> None:
+    assert sent(stub, post(b"[1]"), payload=lambda request: None, codec=codec).payload == payload
+
+
+async def test_so_it_is_in_async_views(stub: StubClient) -> None:
+    async def nothing(request: HttpRequest) -> None:
+        return None
+
+    request = AsyncRequestFactory().post("/", b"[1]", "application/json")
+    assert (await aoffload(request, entry="e", payload=nothing)).status_code == 200
+    assert stub.sent[0].payload == b"null"
+
+
 # -- streams that are read in place ------------------------------------------------------------------------------------
 
 

@@ -182,7 +182,7 @@ def plain(request: Any) -> HttpRequest:
 
 def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None) -> tuple[int, Body]:
     """The payload and its codec. No worker is noticed here, before the body is read, so that a fallback still can."""
-    if given is not None:
+    if plan.payload is not None:  # what it returns goes over, None as well: never the body in its place
         return plan.codec, _encoded(plan.codec, given, molt)
     molt.session()
     if not has_body(request):
