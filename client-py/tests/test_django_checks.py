@@ -80,7 +80,9 @@ def started(script: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
 def test_a_typo_stops_a_server(kind: str) -> None:
     ended = started(f"from django.core.{kind} import get_{kind}_application\nget_{kind}_application()\n")
-    assert ended.returncode == 1 and ended.stderr.strip().endswith("'TIMOUT'] is unknown. hint: did you mean 'TIMEOUT'?")
+    assert ended.returncode == 1 and ended.stderr.strip().endswith(
+        "'TIMOUT'] is unknown. hint: did you mean 'TIMEOUT'?"
+    )
 
 
 def test_a_typo_is_left_to_the_checks_where_manage_py_runs_them() -> None:

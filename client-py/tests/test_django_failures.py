@@ -12,7 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.http.request import RawPostDataException
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
-from molt_accel.django import molt_offload, offload
+from molt_accel import testing
+from molt_accel.django import aoffload, molt_offload, offload
 from molt_accel.errors import (
     MoltBusy,
     MoltError,
@@ -68,6 +69,41 @@ def test_invalid_input_tells_the_client_what_and_where(stub: StubClient) -> None
     assert json.loads(response.content) == {"error": "qty must be 1..10000", "index": 3, "field": "qty"}
     stub.answer = MoltInvalidInput("no such order", status=404)
     assert offload(post(), entry="e").status_code == 404
+
+
+class Secret:
+    """A model, say."""
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({"params": lambda request: {"user": Secret()}}, "params['user']"),
+        ({"payload": {"user": Secret()}}, "payload['user']"),
+        ({"payload": {"user": Secret()}, "codec": "msgpack"}, "payload['user']"),
+        ({"payload": {}, "codec": "raw"}, "codec 'raw' takes bytes"),
+    ],
+)
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_what_this_project_cannot_encode_is_no_fault_of_the_client(
+    caplog: pytest.LogCaptureFixture, options: Any, place: str, way: str
+) -> None:
+    with testing.fake({"e": lambda payload, params: 1}), caplog.at_level(logging.INFO, "molt_accel.request"):
+        if way == "sync":
+            response = offload(post(), entry="e", **options)
+        else:
+            response = await aoffload(
+                AsyncRequestFactory().post("/x/", b"{}", "application/json"), entry="e", **options
+            )
+    assert response.status_code == 500
+    assert json.loads(response.content) == {"error": "The service failed to handle the request."}
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR and place in record.getMessage() and record.outcome == "internal"
+
+
+def test_what_the_entry_refuses_stays_the_clients(stub: StubClient) -> None:
+    stub.answer = MoltInvalidInput("no such tenant")
+    assert offload(post(), entry="e", params={"user": 7}).status_code == 400
 
 
 @pytest.mark.parametrize(("after", "header"), [(0.2, "1"), (1.0, "1"), (2.5, "3")])

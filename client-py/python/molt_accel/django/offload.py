@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..answer import Answer
 from ..client import Client
-from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
+from ..errors import MoltError, MoltInternalError, MoltInvalidInput, MoltUnavailable, MoltWorkerLost
 from . import answers, hangup, metrics, settings, skew, timing, tracing
 from .body import Body, has_body, in_arena, read
 from .clients import client
@@ -129,7 +129,7 @@ def _exchange(http: HttpRequest, plan: Plan, molt: Client, given: Any, params: A
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
-        raise
+        raise _refused(error, params) from None
     finally:
         body.free()
 
@@ -157,7 +157,7 @@ async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None
 async def _aexchange(
     http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None
 ) -> Answer:
-    await molt.aattach(present=in_arena(http))
+    await molt.aattach(present=in_arena(http) if plan.payload is None else plan.codec == codecs.ARROW)
     codec, body = _message(http, plan, molt, given, url)
     try:
         with tracing.request(plan.entry) as span:
@@ -169,7 +169,7 @@ async def _aexchange(
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
-        raise
+        raise _refused(error, params) from None
     finally:
         body.free()
 
@@ -187,12 +187,30 @@ def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: Ur
     molt.session()
     if not has_body(request):
         codec = plan.codec if plan.codec in (codecs.JSON, codecs.MSGPACK) else codecs.JSON
-        return codec, Body(codecs.encode(codec, _arguments(request, url)))
+        return codec, _encoded(codec, _arguments(request, url), molt)
     return answers.codec_of_body(request, plan.codec), read(request, molt, settings.read().MAX_BODY)
 
 
 def _encoded(codec: int, given: Any, molt: Client) -> Body:
-    return Body(molt.place(given) if codec == codecs.ARROW else codecs.encode(codec, given))
+    try:
+        return Body(molt.place(given) if codec == codecs.ARROW else codecs.encode(codec, given))
+    except MoltInvalidInput as reason:
+        raise _of_our_own(reason) from None
+
+
+def _refused(error: MoltError, params: Any) -> MoltError:
+    """The error, unless it is about `params`, which were refused before anything was sent."""
+    if isinstance(error, MoltInvalidInput) and params:
+        try:
+            codecs.pack(params, "params")
+        except MoltInvalidInput as reason:
+            return _of_our_own(reason)
+    return error
+
+
+def _of_our_own(reason: MoltInvalidInput) -> MoltInternalError:
+    """What this project made cannot be encoded: no HTTP client can help that, nor need it know the types."""
+    return MoltInternalError(reason.message)
 
 
 def _arguments(request: HttpRequest, url: UrlArguments | None) -> dict[str, Any]:
