@@ -62,6 +62,23 @@ def test_nothing_of_the_inside_reaches_the_client_and_everything_the_log(
     assert SECRET in record.getMessage() and "POST /x/" in record.getMessage() and record.outcome == error.outcome
 
 
+@pytest.mark.parametrize("fallback", [False, True])
+def test_neither_a_path_nor_a_message_begins_a_line_of_the_log(
+    stub: StubClient, caplog: pytest.LogCaptureFixture, fallback: bool
+) -> None:
+    @molt_offload(entry="e", fallback=fallback)
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse()
+
+    stub.answer = MoltUnavailable("no 'a\r\nb', grüße\x1b[2J")
+    with caplog.at_level(logging.INFO, "molt_accel.request"):
+        view(factory.post("/x/a%0AERROR%20forged/%E2%80%A8%C3%BC", b"{}", "application/json"))
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.isprintable() and "POST /x/a\\nERROR forged/\\u2028ü: " in line
+    assert "no 'a\\r\\nb', grüße\\x1b[2J" in line
+
+
 def test_invalid_input_tells_the_client_what_and_where(stub: StubClient) -> None:
     stub.answer = MoltInvalidInput("qty must be 1..10000", details={"index": 3, "field": "qty"})
     response = offload(post(), entry="e")

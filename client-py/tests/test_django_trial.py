@@ -116,6 +116,20 @@ def test_the_shadow_logs_a_diff_where_they_differ(fake: testing.Fake, caplog: An
     assert told and told[0] in record.getMessage()
 
 
+def test_the_path_stays_within_its_line(caplog: Any) -> None:
+    def fail(payload: Any, params: Any) -> Any:
+        raise KeyError("values")
+
+    for entry in (fail, lambda payload, params: 1):
+        with testing.fake({"sum": entry}):
+            asked = RequestFactory().post("/sum/%0Aforged", NUMBERS, content_type="application/json")
+            view_of({"sum": 7}, shadow=1.0, timeout=60.0)(asked)
+    assert [record.getMessage().split("\n")[0][:24] for record in caplog.records] == [
+        "POST /sum/\\nforged: shad",
+        "POST /sum/\\nforged: the ",
+    ]
+
+
 async def test_the_shadow_of_an_async_view(fake: testing.Fake, caplog: Any) -> None:
     @molt_offload(entry="sum", shadow=1.0)
     async def view(request: HttpRequest) -> HttpResponse:

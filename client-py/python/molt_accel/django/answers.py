@@ -15,6 +15,7 @@ from ..answer import Answer
 from ..errors import MoltBusy, MoltError, MoltInvalidInput, MoltTooLarge
 from . import metrics, settings, signals, timing
 from .body import discard
+from .lines import quoted
 
 logger = logging.getLogger("molt_accel.request")
 
@@ -93,10 +94,10 @@ def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
         logging.ERROR if status >= 500 and not isinstance(error, MoltBusy) else logging.INFO,
         "%s %s: %s %s: %s",
         request.method,
-        request.path,
+        quoted(request.path),
         error.entry or "molt",
         error.outcome,
-        error,
+        quoted(error),
         extra={"request": request, "status_code": status, "entry": error.entry, "outcome": error.outcome},
     )
     signals.request_failed.send_robust(sender=error.entry, request=request, error=error, status=status)
@@ -123,10 +124,10 @@ def fallback(request: HttpRequest, error: MoltError) -> str:
     logger.warning(
         "%s %s: %s %s, the view runs instead: %s",
         request.method,
-        request.path,
+        quoted(request.path),
         error.entry or "molt",
         error.outcome,
-        error,
+        quoted(error),
         extra={"request": request, "entry": error.entry, "outcome": error.outcome, "fallback": True},
     )
     metrics.fell_back(error, error.entry or "molt")

@@ -108,7 +108,7 @@ def keep(request: HttpRequest, limit: int) -> bool:
         return len(request._body) <= limit
     own = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     length = content_length(request)
-    if length is None or length > min(limit, limit if own is None else own):
+    if length is None or length > min(limit, length if own is None else own):
         return False
     if request._read_started:  # type: ignore[attr-defined]
         return False

@@ -15,6 +15,7 @@ from django.http.response import HttpResponseBase
 from ..errors import MoltError, MoltInvalidInput, MoltTimeout
 from . import answers, metrics, settings
 from .body import has_body, keep
+from .lines import quoted
 from .offload import Plan, UrlArguments, arun, plain, run
 from .signals import shadow_differed
 
@@ -63,7 +64,7 @@ def compare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began
     except MoltError as error:
         _failed(request, plan, own, error)
     except Exception:  # what params=, payload= or response= raise would be a 500 in earnest; the view's answer stands
-        logger.exception("%s %s: shadowing %s failed", request.method, request.path, plan.entry)
+        logger.exception("%s %s: shadowing %s failed", request.method, quoted(request.path), plan.entry)
 
 
 async def acompare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began: float) -> None:
@@ -73,7 +74,7 @@ async def acompare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any
     except MoltError as error:
         _failed(request, plan, own, error)
     except Exception:
-        logger.exception("%s %s: shadowing %s failed", request.method, request.path, plan.entry)
+        logger.exception("%s %s: shadowing %s failed", request.method, quoted(request.path), plan.entry)
 
 
 def difference(own: Any, offloaded: Any) -> str | None:
@@ -106,7 +107,7 @@ def _report(request: HttpRequest, plan: Plan, own: Any, offloaded: HttpResponseB
         logger.warning(
             "%s %s: the view and %s differ:\n%s",
             request.method,
-            request.path,
+            quoted(request.path),
             plan.entry,
             found,
             extra={"request": request, "entry": plan.entry},
@@ -123,10 +124,10 @@ def _failed(request: HttpRequest, plan: Plan, own: Any, error: MoltError) -> Non
     logger.warning(
         "%s %s: shadowing %s: %s: %s",
         request.method,
-        request.path,
+        quoted(request.path),
         plan.entry,
         what,
-        error,
+        quoted(error),
         extra={"request": request, "entry": plan.entry, "outcome": error.outcome},
     )
 
