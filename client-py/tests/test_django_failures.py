@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from django.http.request import RawPostDataException
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
 from molt_accel import testing
-from molt_accel.django import aoffload, molt_offload, offload
+from molt_accel.django import aoffload, clients, molt_offload, offload, signals
 from molt_accel.errors import (
     MoltBusy,
     MoltError,
@@ -256,3 +259,72 @@ async def test_async_views_fall_back_too(stub: StubClient) -> None:
     assert (await view(request)).content == b"y" * 5000
     stub.answer = MoltBusy("full")
     assert (await view(AsyncRequestFactory().post("/", b"{}", "application/json"))).status_code == 503
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def receivers() -> Iterator[list[tuple[str, Any]]]:
+    """What an async and a sync receiver of every signal were told, and one that raises beside them."""
+    told: list[tuple[str, Any]] = []
+
+    async def hear(sender: Any, signal: Any, **given: Any) -> None:
+        await asyncio.sleep(0)
+        told.append(("async", sender))
+
+    def hear_too(sender: Any, signal: Any, **given: Any) -> None:
+        told.append(("sync", sender))
+
+    def fail(sender: Any, signal: Any, **given: Any) -> None:
+        raise RuntimeError("a receiver's own")
+
+    every = signals.request_failed, signals.fell_back, signals.shadow_differed, signals.breaker_changed
+    for signal in every:
+        for receiver in (hear, hear_too, fail):
+            signal.connect(receiver)
+    yield told
+    for signal in every:
+        for receiver in (hear, hear_too, fail):
+            signal.disconnect(receiver)
+
+
+def views(**options: Any) -> tuple[Any, Any]:
+    """One view, sync and async."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse("own")
+
+    async def aview(request: HttpRequest) -> HttpResponse:
+        return HttpResponse("own")
+
+    return molt_offload(entry="e", **options)(view), molt_offload(entry="e", **options)(aview)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "status"),
+    [
+        ({}, MoltTimeout("late"), 504),
+        ({"fallback": True}, MoltUnavailable("nobody"), 200),
+        ({"shadow": 1.0}, "other", 200),
+        ({"shadow": 1.0}, MoltInvalidInput("no"), 200),
+    ],
+)
+async def test_receivers_of_both_kinds_are_told_by_views_of_both_kinds(
+    stub: StubClient, receivers: list[tuple[str, Any]], options: Any, answer: Any, status: int
+) -> None:
+    stub.answer = answer
+    view, aview = views(**options)
+    asked = AsyncRequestFactory().post("/x/", b"{}", "application/json")
+    assert (await aview(asked)).status_code == status
+    assert sorted(receivers) == [("async", "e"), ("sync", "e")]
+    receivers.clear()
+    assert (await asyncio.to_thread(view, post())).status_code == status
+    assert sorted(receivers) == [("async", "e"), ("sync", "e")]
+
+
+async def test_in_an_event_loop_the_breakers_receivers_are_told_by_the_loop(receivers: list[tuple[str, Any]]) -> None:
+    clients._state_changed(SimpleNamespace(where="/shop"), "open", "nobody")  # as the client calls it, wherever that is
+    await asyncio.gather(*signals._telling)
+    assert sorted(receivers) == [("async", "/shop"), ("sync", "/shop")]
+    assert not signals._telling

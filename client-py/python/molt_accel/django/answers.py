@@ -89,6 +89,19 @@ def _measured(response: HttpResponseBase, entry: str, answer: Answer, began: flo
 
 def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
     """The HTTP answer for an outcome other than ok, its line in the log and its signal."""
+    status = _log_failure(request, error)
+    signals.tell(signals.request_failed, sender=error.entry, request=request, error=error, status=status)
+    return _failed(request, error, status)
+
+
+async def afailure(request: HttpRequest, error: MoltError) -> HttpResponse:
+    """`failure` for async views."""
+    status = _log_failure(request, error)
+    await signals.atell(signals.request_failed, sender=error.entry, request=request, error=error, status=status)
+    return _failed(request, error, status)
+
+
+def _log_failure(request: HttpRequest, error: MoltError) -> int:
     status = status_of(error)
     logger.log(
         logging.ERROR if status >= 500 and not isinstance(error, MoltBusy) else logging.INFO,
@@ -100,7 +113,10 @@ def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
         quoted(error),
         extra={"request": request, "status_code": status, "entry": error.entry, "outcome": error.outcome},
     )
-    signals.request_failed.send_robust(sender=error.entry, request=request, error=error, status=status)
+    return status
+
+
+def _failed(request: HttpRequest, error: MoltError, status: int) -> HttpResponse:
     discard(request, settings.read().MAX_BODY)
     return worded(request, error, status)
 
@@ -121,6 +137,19 @@ def status_of(error: MoltError) -> int:
 
 def fallback(request: HttpRequest, error: MoltError) -> str:
     """Logs and signals that the view's own code runs; returns why, in a word."""
+    _log_fallback(request, error)
+    signals.tell(signals.fell_back, sender=error.entry, request=request, error=error)
+    return error.outcome
+
+
+async def afallback(request: HttpRequest, error: MoltError) -> str:
+    """`fallback` for async views."""
+    _log_fallback(request, error)
+    await signals.atell(signals.fell_back, sender=error.entry, request=request, error=error)
+    return error.outcome
+
+
+def _log_fallback(request: HttpRequest, error: MoltError) -> None:
     logger.warning(
         "%s %s: %s %s, the view runs instead: %s",
         request.method,
@@ -131,8 +160,6 @@ def fallback(request: HttpRequest, error: MoltError) -> str:
         extra={"request": request, "entry": error.entry, "outcome": error.outcome, "fallback": True},
     )
     metrics.fell_back(error, error.entry or "molt")
-    signals.fell_back.send_robust(sender=error.entry, request=request, error=error)
-    return error.outcome
 
 
 def _body(error: MoltError) -> dict[str, Any]:

@@ -118,8 +118,8 @@ def keep(request: HttpRequest, limit: int) -> bool:
 def lift_limit(request: HttpRequest, limit: int) -> None:
     """Lets the view's own code read `request.body` as far as the worker would have been sent it.
 
-    DATA_UPLOAD_MAX_MEMORY_SIZE alone would refuse there what the same URL takes while the worker serves. Nothing is read
-    before the view does, so one that streams the body still can.
+    DATA_UPLOAD_MAX_MEMORY_SIZE alone would refuse there what the same URL takes while the worker serves. Nothing is
+    read before the view does, so one that streams the body still can.
     """
     own = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if own is not None and own < (content_length(request) or 0) <= limit and not hasattr(request, "_body"):

@@ -48,4 +48,4 @@ def _state_changed(client: Client, state: str, reason: str) -> None:
     extra = {"worker": client.where, "state": state}
     logger.log(level, "circuit breaker of %s is %s: %s", client.where, state, reason, extra=extra)
     metrics.breaker(state)
-    signals.breaker_changed.send_robust(sender=client.where, client=client, state=state, reason=reason)
+    signals.tell(signals.breaker_changed, sender=client.where, client=client, state=state, reason=reason)

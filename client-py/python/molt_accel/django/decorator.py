@@ -66,8 +66,8 @@ def molt_offload(
                         return await arun(request, plan, (args, kwargs))
                     except MoltError as error:
                         if not plan.falls_back(error):
-                            return answers.failure(plain(request), error)
-                        reason = answers.fallback(plain(request), error)
+                            return await answers.afailure(plain(request), error)
+                        reason = await answers.afallback(plain(request), error)
                 elif reason == SHARE and trial.compares(plain(request), entry):
                     began = perf_counter()
                     own = await view(request, *args, **kwargs)

@@ -90,7 +90,7 @@ async def aoffload(
     try:
         return await arun(request, plan)
     except MoltError as error:
-        return answers.failure(plain(request), error)
+        return await answers.afailure(plain(request), error)
 
 
 def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:

@@ -17,7 +17,7 @@ from . import answers, metrics, settings
 from .body import has_body, keep
 from .lines import quoted
 from .offload import Plan, UrlArguments, arun, plain, run
-from .signals import shadow_differed
+from .signals import atell, shadow_differed, tell
 
 logger = logging.getLogger("molt_accel.shadow")
 
@@ -60,9 +60,12 @@ class Trial:
 def compare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began: float) -> None:
     """Sends to the worker what the view has answered with `own`, and logs where the two differ. Raises nothing."""
     try:
-        _report(request, plan, own, run(request, _limited(plan, began), url))
+        offloaded = run(request, _limited(plan, began), url)
+        if found := _report(request, plan, own, offloaded):
+            tell(shadow_differed, **found)
     except MoltError as error:
-        _failed(request, plan, own, error)
+        if found := _failed(request, plan, own, error):
+            tell(shadow_differed, **found)
     except Exception:  # what params=, payload= or response= raise would be a 500 in earnest; the view's answer stands
         logger.exception("%s %s: shadowing %s failed", request.method, quoted(request.path), plan.entry)
 
@@ -70,9 +73,12 @@ def compare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began
 async def acompare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began: float) -> None:
     """`compare` for async views."""
     try:
-        _report(request, plan, own, await arun(request, _limited(plan, began), url))
+        offloaded = await arun(request, _limited(plan, began), url)
+        if found := _report(request, plan, own, offloaded):
+            await atell(shadow_differed, **found)
     except MoltError as error:
-        _failed(request, plan, own, error)
+        if found := _failed(request, plan, own, error):
+            await atell(shadow_differed, **found)
     except Exception:
         logger.exception("%s %s: shadowing %s failed", request.method, quoted(request.path), plan.entry)
 
@@ -100,25 +106,31 @@ def _limited(plan: Plan, began: float) -> Plan:
     return plan._replace(timeout=seconds if plan.timeout is None else min(seconds, plan.timeout), fallback=False)
 
 
-def _report(request: HttpRequest, plan: Plan, own: Any, offloaded: HttpResponseBase) -> None:
+Told = dict[str, Any]
+"""What the signal `shadow_differed` says."""
+
+
+def _report(request: HttpRequest, plan: Plan, own: Any, offloaded: HttpResponseBase) -> Told | None:
+    """Counts the comparison and logs a difference; what is to be told of it."""
     found = difference(own, offloaded)
     metrics.compared(plan.entry, "agreed" if found is None else "differed")
-    if found is not None:
-        logger.warning(
-            "%s %s: the view and %s differ:\n%s",
-            request.method,
-            quoted(request.path),
-            plan.entry,
-            found,
-            extra={"request": request, "entry": plan.entry},
-        )
-        shadow_differed.send(sender=plan.entry, request=request, entry=plan.entry, difference=found)
+    if found is None:
+        return None
+    logger.warning(
+        "%s %s: the view and %s differ:\n%s",
+        request.method,
+        quoted(request.path),
+        plan.entry,
+        found,
+        extra={"request": request, "entry": plan.entry},
+    )
+    return {"sender": plan.entry, "request": request, "entry": plan.entry, "difference": found}
 
 
-def _failed(request: HttpRequest, plan: Plan, own: Any, error: MoltError) -> None:
-    if isinstance(error, MoltInvalidInput):  # an answer as good as any: the view may refuse it as well
-        _report(request, plan, own, answers.worded(plain(request), error, answers.status_of(error)))
-        return
+def _failed(request: HttpRequest, plan: Plan, own: Any, error: MoltError) -> Told | None:
+    """The worker has no answer to compare, unless its refusal is one: the view may refuse it as well."""
+    if isinstance(error, MoltInvalidInput):
+        return _report(request, plan, own, answers.worded(plain(request), error, answers.status_of(error)))
     metrics.compared(plan.entry, "failed")
     what = "slower than the view" if isinstance(error, MoltTimeout) else f"{error.outcome} where the view answered"
     logger.warning(
@@ -130,6 +142,7 @@ def _failed(request: HttpRequest, plan: Plan, own: Any, error: MoltError) -> Non
         quoted(error),
         extra={"request": request, "entry": plan.entry, "outcome": error.outcome},
     )
+    return None
 
 
 def _decoded(response: Any) -> Any:
