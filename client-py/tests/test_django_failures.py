@@ -14,6 +14,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.request import RawPostDataException
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
+from prometheus_client import REGISTRY
 
 from molt_accel import testing
 from molt_accel.django import aoffload, clients, molt_offload, offload, signals
@@ -259,6 +260,45 @@ async def test_async_views_fall_back_too(stub: StubClient) -> None:
     assert (await view(request)).content == b"y" * 5000
     stub.answer = MoltBusy("full")
     assert (await view(AsyncRequestFactory().post("/", b"{}", "application/json"))).status_code == 503
+
+
+# -- an HTTP client that hangs up under ASGI: the server cancels the view ---------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["decorator", "aoffload"])
+async def test_a_cancelled_view_is_counted_logged_and_told_of(
+    stub: StubClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    waits = asyncio.Event()
+
+    async def wait(*args: Any) -> Any:
+        waits.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(stub, "aexchange", wait, raising=False)
+    seen: list[tuple[str, int]] = []
+
+    def failed(sender: str, error: MoltError, status: int, **given: Any) -> None:
+        seen.append((error.outcome, status))
+
+    counted = REGISTRY.get_sample_value("molt_client_requests_total", {"entry": "e", "outcome": "cancelled"}) or 0
+    signals.request_failed.connect(failed)
+    try:
+        asked = AsyncRequestFactory().post("/x/", b"{}", "application/json")
+        view = views()[1](asked) if way == "decorator" else aoffload(asked, entry="e")
+        task = asyncio.create_task(view)
+        await waits.wait()
+        with caplog.at_level(logging.INFO, "molt_accel.request"):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    finally:
+        signals.request_failed.disconnect(failed)
+    assert seen == [("cancelled", 499)]
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO and "POST /x/: e cancelled: the view was cancelled" in record.getMessage()
+    now = REGISTRY.get_sample_value("molt_client_requests_total", {"entry": "e", "outcome": "cancelled"})
+    assert now == counted + 1
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------

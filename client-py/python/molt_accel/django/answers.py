@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from .. import codecs
 from ..answer import Answer
-from ..errors import MoltBusy, MoltError, MoltInvalidInput, MoltTooLarge
+from ..errors import MoltBusy, MoltCancelled, MoltError, MoltInvalidInput, MoltTooLarge
 from . import metrics, settings, signals, timing
 from .body import discard
 from .lines import quoted
@@ -99,6 +99,18 @@ async def afailure(request: HttpRequest, error: MoltError) -> HttpResponse:
     status = _log_failure(request, error)
     await signals.atell(signals.request_failed, sender=error.entry, request=request, error=error, status=status)
     return _failed(request, error, status)
+
+
+async def abandoned(request: HttpRequest, entry: str) -> None:
+    """Logs and signals that an async view was cancelled while it waited; there is nobody to answer."""
+    error = cancelled(entry)
+    status = _log_failure(request, error)
+    await signals.atell(signals.request_failed, sender=entry, request=request, error=error, status=status)
+
+
+def cancelled(entry: str) -> MoltCancelled:
+    """The outcome of a request whose async view was cancelled: what asyncio raises there is no MoltError."""
+    return MoltCancelled("the view was cancelled, as it is when its HTTP client hangs up", entry=entry)
 
 
 def _log_failure(request: HttpRequest, error: MoltError) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
@@ -68,6 +69,9 @@ def molt_offload(
                         if not plan.falls_back(error):
                             return await answers.afailure(plain(request), error)
                         reason = await answers.afallback(plain(request), error)
+                    except CancelledError:
+                        await answers.abandoned(plain(request), entry)
+                        raise
                 elif reason == SHARE and trial.compares(plain(request), entry):
                     began = perf_counter()
                     own = await view(request, *args, **kwargs)

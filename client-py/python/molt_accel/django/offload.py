@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, NamedTuple
@@ -91,6 +92,9 @@ async def aoffload(
         return await arun(request, plan)
     except MoltError as error:
         return await answers.afailure(plain(request), error)
+    except CancelledError:
+        await answers.abandoned(plain(request), entry)
+        raise
 
 
 def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
@@ -145,6 +149,9 @@ async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None
     except MoltError as error:
         error.entry = error.entry or plan.entry  # where nobody was there to be asked for one
         metrics.failed(plan.entry, molt, error, began)
+        raise
+    except CancelledError:
+        metrics.failed(plan.entry, molt, answers.cancelled(plan.entry), began)
         raise
     metrics.answered(plan.entry, molt, answer.metrics.resent, began)
     skew.look(molt)

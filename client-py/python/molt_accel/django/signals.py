@@ -2,7 +2,7 @@
 
 | signal | arguments | when |
 | --- | --- | --- |
-| `request_failed` | request, error, status | an offloaded request ended in an error answer |
+| `request_failed` | request, error, status | an offloaded request ended in an error, or its client hung up |
 | `fell_back` | request, error | the view's own code runs, since the worker could not answer |
 | `breaker_changed` | client, state, reason | this process stops waiting for a worker ("open"), or found one ("closed") |
 | `shadow_differed` | request, entry, difference | a shadowed view and the worker disagree; difference is text |
