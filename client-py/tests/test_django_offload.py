@@ -249,7 +249,7 @@ def test_the_content_type_names_the_codec(
 def test_accept_chooses_the_answers_codec(stub: StubClient, accept: str | None, content_type: str) -> None:
     for _ in range(2):  # the second time from the cache
         response = offload(post(**({} if accept is None else {"HTTP_ACCEPT": accept})), entry="e")
-        assert response.headers["Content-Type"] == content_type
+        assert response.headers["Content-Type"] == content_type and response.headers["Vary"] == "Accept"
         assert stub.sent[-1].accept == {v: k for k, v in content_types().items()}[content_type]
 
 
@@ -263,7 +263,7 @@ def test_raw_stays_raw(stub: StubClient) -> None:
     stub.answer = b"\x00"
     response = offload(post(b"\x01", "application/octet-stream"), entry="e", codec="raw")
     assert (stub.sent[0].codec, response.content) == (codecs.RAW, b"\x00")
-    assert response.headers["Content-Type"] == "application/octet-stream"
+    assert response.headers["Content-Type"] == "application/octet-stream" and "Vary" not in response.headers
 
 
 # -- the answer -----------------------------------------------------------------------------------------------------
@@ -279,6 +279,7 @@ def test_the_answer_can_be_shaped(stub: StubClient) -> None:
     assert json.loads(as_object.content) == {"path": "/", "ok": True}
     as_response = offload(post(), entry="e", response=lambda request, answer: HttpResponse("made", status=201))
     assert (as_response.status_code, as_response.content) == (201, b"made")
+    assert "Vary" not in as_object.headers and "Vary" not in as_response.headers, "they are what the view made"
     assert as_response.molt.exec_us == 2
 
 

@@ -71,6 +71,8 @@ def success(
     """The HTTP answer: the worker's bytes, or what `shape(request, decoded)` makes of them. `.molt` has the metrics."""
     if shape is None:
         response = HttpResponse(answer.body, content_type=CONTENT_TYPES[answer.codec])
+        if answer.codec != codecs.RAW:  # which it is was for the Accept header to say: a cache must know
+            response.headers["Vary"] = "Accept"
         return _measured(response, entry, answer, began)
     return shaped(shape(request, codecs.decode(answer.codec, answer.body)), entry, answer, began)
 
