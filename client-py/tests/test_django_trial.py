@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,8 +14,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
 from molt_accel import testing
-from molt_accel.django import molt_offload, offload, signals, switch, trial
+from molt_accel.django import aoffload, molt_offload, offload, signals, switch, timing, trial
 from molt_accel.errors import MoltBusy, MoltInvalidInput, MoltTimeout, MoltUnavailable
+from stub import StubClient
 
 NUMBERS = {"values": [1, 2, 3]}
 
@@ -254,9 +256,43 @@ def test_server_timing_shows_the_cost_where_it_is_wanted(fake: testing.Fake) -> 
     with override_settings(DEBUG=True):
         header = post(view).headers["Server-Timing"]
     names = [part.split(";")[0].strip() for part in header.split(",")]
-    assert names == ["molt", "molt-queue", "molt-run", "molt-transport"] and 'desc="sum"' in header
+    assert names == ["molt", "molt-copy", "molt-queue", "molt-run", "molt-transport"] and 'desc="sum"' in header
     with override_settings(DEBUG=True, MOLT={"SERVER_TIMING": False}):
         assert "Server-Timing" not in post(view).headers
+
+
+def test_server_timing_keeps_apart_what_worker_client_and_project_cost(
+    stub: StubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def spend(seconds: float, result: Any = None) -> Any:
+        clock[0] += seconds
+        return result
+
+    monkeypatch.setattr(timing, "now", lambda: clock[0])
+    exchange = stub.exchange
+    monkeypatch.setattr(stub, "exchange", lambda *args: spend(4.0, exchange(*args)))
+    request = RequestFactory().post("/", b"[1]", content_type="application/json")
+    monkeypatch.setattr(request, "read", lambda size: spend(2.0, b"[1]"))  # a slow upload
+    with override_settings(MOLT={"SERVER_TIMING": True}):
+        response = offload(request, entry="e", params=lambda request: spend(1.0, {}), response=lambda *_: spend(8.0, 1))
+        assert response.headers["Server-Timing"] == (
+            'molt;desc="e";dur=15000.000, molt-copy;dur=2000.000, molt-queue;dur=0.001, molt-run;dur=0.002, '
+            "molt-transport;dur=3999.997"
+        )
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_an_error_answer_has_a_server_timing_too(stub: StubClient, way: str) -> None:
+    stub.answer = MoltBusy("full")
+    with override_settings(MOLT={"SERVER_TIMING": True}):
+        if way == "sync":
+            response = post(molt_offload(entry="e")(lambda request: None))
+        else:
+            response = await aoffload(AsyncRequestFactory().post("/"), entry="e")
+    header = response.headers["Server-Timing"]
+    assert re.fullmatch(r'molt;desc="e";dur=[\d.]+, molt-copy;dur=[\d.]+, molt-failed;desc="busy"', header), header
 
 
 def test_offload_inside_a_view_has_no_code_of_its_own_to_go_back_to(fake: testing.Fake) -> None:

@@ -66,41 +66,45 @@ def codec_of_answer(request: HttpRequest) -> int:
 
 
 def success(
-    request: HttpRequest, entry: str, answer: Answer, shape: Callable[[HttpRequest, Any], Any] | None, began: float
+    request: HttpRequest,
+    entry: str,
+    answer: Answer,
+    shape: Callable[[HttpRequest, Any], Any] | None,
+    clock: timing.Clock,
 ) -> HttpResponseBase:
     """The HTTP answer: the worker's bytes, or what `shape(request, decoded)` makes of them. `.molt` has the metrics."""
     if shape is None:
         response = HttpResponse(answer.body, content_type=CONTENT_TYPES[answer.codec])
         if answer.codec != codecs.RAW:  # which it is was for the Accept header to say: a cache must know
             response.headers["Vary"] = "Accept"
-        return _measured(response, entry, answer, began)
-    return shaped(shape(request, codecs.decode(answer.codec, answer.body)), entry, answer, began)
+        return _measured(response, entry, answer, clock)
+    return shaped(shape(request, codecs.decode(answer.codec, answer.body)), entry, answer, clock)
 
 
-def shaped(result: Any, entry: str, answer: Answer, began: float) -> HttpResponseBase:
+def shaped(result: Any, entry: str, answer: Answer, clock: timing.Clock) -> HttpResponseBase:
     """What `response=` returned, as an HTTP answer."""
     response = result if isinstance(result, HttpResponseBase) else JsonResponse(result, safe=False)
-    return _measured(response, entry, answer, began)
+    return _measured(response, entry, answer, clock)
 
 
-def _measured(response: HttpResponseBase, entry: str, answer: Answer, began: float) -> HttpResponseBase:
+def _measured(response: HttpResponseBase, entry: str, answer: Answer, clock: timing.Clock) -> HttpResponseBase:
     response.molt = answer.metrics  # type: ignore[attr-defined]
-    timing.offloaded(response, entry, began, answer.metrics)
+    timing.offloaded(response, entry, clock, answer.metrics)
     return response
 
 
-def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
+def failure(request: HttpRequest, error: MoltError, entry: str, clock: timing.Clock) -> HttpResponse:
     """The HTTP answer for an outcome other than ok, its line in the log and its signal."""
     status = _log_failure(request, error)
     signals.tell(signals.request_failed, sender=error.entry, request=request, error=error, status=status)
-    return _failed(request, error, status)
+    return _failed(request, error, status, entry, clock)
 
 
-async def afailure(request: HttpRequest, error: MoltError) -> HttpResponse:
+async def afailure(request: HttpRequest, error: MoltError, entry: str, clock: timing.Clock) -> HttpResponse:
     """`failure` for async views."""
     status = _log_failure(request, error)
     await signals.atell(signals.request_failed, sender=error.entry, request=request, error=error, status=status)
-    return _failed(request, error, status)
+    return _failed(request, error, status, entry, clock)
 
 
 async def abandoned(request: HttpRequest, entry: str) -> None:
@@ -130,9 +134,11 @@ def _log_failure(request: HttpRequest, error: MoltError) -> int:
     return status
 
 
-def _failed(request: HttpRequest, error: MoltError, status: int) -> HttpResponse:
+def _failed(request: HttpRequest, error: MoltError, status: int, entry: str, clock: timing.Clock) -> HttpResponse:
     discard(request, settings.read().MAX_BODY)
-    return worded(request, error, status)
+    response = worded(request, error, status)
+    timing.failed(response, entry, clock, error.outcome)
+    return response
 
 
 def worded(request: HttpRequest, error: MoltError, status: int) -> HttpResponse:

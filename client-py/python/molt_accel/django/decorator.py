@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
 from inspect import isclass, iscoroutinefunction, signature
-from time import perf_counter
 from typing import Any, TypeVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
@@ -60,46 +59,13 @@ def molt_offload(
 
             @wraps(view)
             async def offloaded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                _require_request(request, view)
-                reason = _own_code(trial)
-                if reason is None:
-                    try:
-                        return await arun(request, plan, (args, kwargs))
-                    except MoltError as error:
-                        if not plan.falls_back(error):
-                            return await answers.afailure(plain(request), error)
-                        reason = await answers.afallback(plain(request), error)
-                    except CancelledError:
-                        await answers.abandoned(plain(request), entry)
-                        raise
-                elif reason == SHARE and trial.compares(plain(request), entry):
-                    began = perf_counter()
-                    own = await view(request, *args, **kwargs)
-                    await acompare(request, plan, (args, kwargs), own, began)
-                    return timing.own_code(own, "shadow")
-                _lift_limit(request, trial)
-                return timing.own_code(await view(request, *args, **kwargs), reason)
+                return await _aserve(plan, trial, view, request, *args, **kwargs)
 
         else:
 
             @wraps(view)
             def offloaded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                _require_request(request, view)
-                reason = _own_code(trial)
-                if reason is None:
-                    try:
-                        return run(request, plan, (args, kwargs))
-                    except MoltError as error:
-                        if not plan.falls_back(error):
-                            return answers.failure(plain(request), error)
-                        reason = answers.fallback(plain(request), error)
-                elif reason == SHARE and trial.compares(plain(request), entry):
-                    began = perf_counter()
-                    own = view(request, *args, **kwargs)
-                    compare(request, plan, (args, kwargs), own, began)
-                    return timing.own_code(own, "shadow")
-                _lift_limit(request, trial)
-                return timing.own_code(view(request, *args, **kwargs), reason)
+                return _serve(plan, trial, view, request, *args, **kwargs)
 
         # Frameworks that go by annotations (ninja) look names up where the function was written, and that is here.
         with suppress(NameError, AttributeError):  # a name for type checkers alone
@@ -110,6 +76,49 @@ def molt_offload(
         return cast(View, offloaded)
 
     return decorate
+
+
+def _serve(plan: Plan, trial: Trial, view: Callable[..., Any], /, request: HttpRequest, *args: Any, **kw: Any) -> Any:
+    """Answers one request: by the worker, by the view, or by the one in the other's place."""
+    _require_request(request, view)
+    reason, clock = _own_code(trial), timing.Clock()
+    if reason is None:
+        try:
+            return run(request, plan, (args, kw), clock)
+        except MoltError as error:
+            if not plan.falls_back(error):
+                return answers.failure(plain(request), error, plan.entry, clock)
+            reason = answers.fallback(plain(request), error)
+    elif reason == SHARE and trial.compares(plain(request), plan.entry):
+        own = view(request, *args, **kw)
+        compare(request, plan, (args, kw), own, clock.began)
+        return timing.own_code(own, "shadow")
+    _lift_limit(request, trial)
+    return timing.own_code(view(request, *args, **kw), reason)
+
+
+async def _aserve(
+    plan: Plan, trial: Trial, view: Callable[..., Any], /, request: HttpRequest, *args: Any, **kw: Any
+) -> Any:
+    """`_serve` for async views."""
+    _require_request(request, view)
+    reason, clock = _own_code(trial), timing.Clock()
+    if reason is None:
+        try:
+            return await arun(request, plan, (args, kw), clock)
+        except MoltError as error:
+            if not plan.falls_back(error):
+                return await answers.afailure(plain(request), error, plan.entry, clock)
+            reason = await answers.afallback(plain(request), error)
+        except CancelledError:
+            await answers.abandoned(plain(request), plan.entry)
+            raise
+    elif reason == SHARE and trial.compares(plain(request), plan.entry):
+        own = await view(request, *args, **kw)
+        await acompare(request, plan, (args, kw), own, clock.began)
+        return timing.own_code(own, "shadow")
+    _lift_limit(request, trial)
+    return timing.own_code(await view(request, *args, **kw), reason)
 
 
 SHARE = "not in the share"

@@ -68,11 +68,11 @@ def offload(
     into an HttpResponse or an object for JSON; else the worker's bytes are the answer. idempotent: as in `Client.call`.
     Every outcome becomes an HTTP answer (see docs: 400, 413, 502, 503, 504, ...); nothing is raised.
     """
-    plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent)
+    plan, clock = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent), timing.Clock()
     try:
-        return run(request, plan)
+        return run(request, plan, None, clock)
     except MoltError as error:
-        return answers.failure(plain(request), error)
+        return answers.failure(plain(request), error, entry, clock)
 
 
 async def aoffload(
@@ -87,35 +87,43 @@ async def aoffload(
     idempotent: bool | None = None,
 ) -> HttpResponseBase:
     """`offload` for async views; `params`, `payload` and `response` may be coroutine functions."""
-    plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent)
+    plan, clock = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent), timing.Clock()
     try:
-        return await arun(request, plan)
+        return await arun(request, plan, None, clock)
     except MoltError as error:
-        return await answers.afailure(plain(request), error)
+        return await answers.afailure(plain(request), error, entry, clock)
     except CancelledError:
         await answers.abandoned(plain(request), entry)
         raise
 
 
-def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
+def run(request: HttpRequest, plan: Plan, url: UrlArguments | None, clock: timing.Clock) -> HttpResponseBase:
     """`offload`, with any other outcome raised. `url`: the view's arguments, if not those that the URL resolved to."""
-    began = timing.now()
     params: Any = plan.params(request) if callable(plan.params) else plan.params
     given = plan.payload(request) if callable(plan.payload) else plan.payload
     molt = client()
     try:
-        answer = _exchange(plain(request), plan, molt, given, params, url)
+        answer = _exchange(plain(request), plan, molt, given, params, url, clock)
     except MoltError as error:
         error.entry = error.entry or plan.entry  # where nobody was there to be asked for one
-        metrics.failed(plan.entry, molt, error, began)
+        metrics.failed(plan.entry, molt, error, clock.began)
         raise
-    metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    metrics.answered(plan.entry, molt, answer.metrics.resent, clock.began)
     skew.look(molt)
-    return answers.success(request, plan.entry, answer, plan.response, began)
+    return answers.success(request, plan.entry, answer, plan.response, clock)
 
 
-def _exchange(http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None) -> Answer:
-    codec, body = _message(http, plan, molt, given, url)
+def _exchange(
+    http: HttpRequest,
+    plan: Plan,
+    molt: Client,
+    given: Any,
+    params: Any,
+    url: UrlArguments | None,
+    clock: timing.Clock,
+) -> Answer:
+    codec, body = _placed(http, plan, molt, given, url, clock)
+    began = timing.now()
     try:
         with tracing.request(plan.entry) as span:
             answer = molt.exchange(
@@ -128,6 +136,7 @@ def _exchange(http: HttpRequest, plan: Plan, molt: Client, given: Any, params: A
                 plan.idempotent,
                 hangup.watch(http),
             )
+            clock.exchanging = timing.now() - began
             span.answered(answer.metrics)
             return answer
     except MoltError as error:
@@ -138,39 +147,46 @@ def _exchange(http: HttpRequest, plan: Plan, molt: Client, given: Any, params: A
         body.free()
 
 
-async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
+async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None, clock: timing.Clock) -> HttpResponseBase:
     """`run` for async views."""
-    began = timing.now()
     params = await _value(plan.params(request)) if callable(plan.params) else plan.params
     given = await _value(plan.payload(request)) if callable(plan.payload) else plan.payload
     molt = client()
     try:
-        answer = await _aexchange(plain(request), plan, molt, given, params, url)
+        answer = await _aexchange(plain(request), plan, molt, given, params, url, clock)
     except MoltError as error:
         error.entry = error.entry or plan.entry  # where nobody was there to be asked for one
-        metrics.failed(plan.entry, molt, error, began)
+        metrics.failed(plan.entry, molt, error, clock.began)
         raise
     except CancelledError:
-        metrics.failed(plan.entry, molt, answers.cancelled(plan.entry), began)
+        metrics.failed(plan.entry, molt, answers.cancelled(plan.entry), clock.began)
         raise
-    metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    metrics.answered(plan.entry, molt, answer.metrics.resent, clock.began)
     skew.look(molt)
     if plan.response is None:
-        return answers.success(request, plan.entry, answer, None, began)
+        return answers.success(request, plan.entry, answer, None, clock)
     shaped = await _value(plan.response(request, codecs.decode(answer.codec, answer.body)))
-    return answers.shaped(shaped, plan.entry, answer, began)
+    return answers.shaped(shaped, plan.entry, answer, clock)
 
 
 async def _aexchange(
-    http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None
+    http: HttpRequest,
+    plan: Plan,
+    molt: Client,
+    given: Any,
+    params: Any,
+    url: UrlArguments | None,
+    clock: timing.Clock,
 ) -> Answer:
     await molt.aattach(present=in_arena(http) if plan.payload is None else plan.codec == codecs.ARROW)
-    codec, body = _message(http, plan, molt, given, url)
+    codec, body = _placed(http, plan, molt, given, url, clock)
+    began = timing.now()
     try:
         with tracing.request(plan.entry) as span:
             answer = await molt.aexchange(
                 plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
             )
+            clock.exchanging = timing.now() - began
             span.answered(answer.metrics)
             return answer
     except MoltError as error:
@@ -185,6 +201,17 @@ def plain(request: Any) -> HttpRequest:
     """Django's own request: Django REST framework hands its views one that wraps it."""
     inner = getattr(request, "_request", None)
     return inner if isinstance(inner, HttpRequest) else request
+
+
+def _placed(
+    request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None, clock: timing.Clock
+) -> tuple[int, Body]:
+    """`_message`, and how long it took."""
+    began = timing.now()
+    try:
+        return _message(request, plan, molt, given, url)
+    finally:
+        clock.copying = timing.now() - began
 
 
 def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None) -> tuple[int, Body]:

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from ..errors import MoltError, MoltInvalidInput, MoltTimeout
-from . import answers, metrics, settings
+from . import answers, metrics, settings, timing
 from .body import has_body, keep
 from .lines import quoted
 from .offload import Plan, UrlArguments, arun, plain, run
@@ -60,7 +60,7 @@ class Trial:
 def compare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began: float) -> None:
     """Sends to the worker what the view has answered with `own`, and logs where the two differ. Raises nothing."""
     try:
-        offloaded = run(request, _limited(plan, began), url)
+        offloaded = run(request, _limited(plan, began), url, timing.Clock())
         if found := _report(request, plan, own, offloaded):
             tell(shadow_differed, **found)
     except MoltError as error:
@@ -73,7 +73,7 @@ def compare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began
 async def acompare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began: float) -> None:
     """`compare` for async views."""
     try:
-        offloaded = await arun(request, _limited(plan, began), url)
+        offloaded = await arun(request, _limited(plan, began), url, timing.Clock())
         if found := _report(request, plan, own, offloaded):
             await atell(shadow_differed, **found)
     except MoltError as error:
