@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial, wraps
-from inspect import isclass, iscoroutinefunction, signature
+from functools import partial, update_wrapper, wraps
+from inspect import isclass, iscoroutinefunction, ismethod, signature
 from typing import Any, TypeVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
@@ -52,10 +53,20 @@ def molt_offload(
     """
     plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent, fallback)
     trial = Trial(percent, shadow)
+    caller = sys._getframe(1)
+    written_at = f"{caller.f_globals.get('__name__')}, line {caller.f_lineno}"
+    bound: dict[tuple[Any, type], Callable[..., Any]] = {}  # what serves the methods that were looked at before
 
     def decorate(view: View) -> View:
+        method = _bound_method(view)
+        key = None if method is None else (method.__func__, type(method.__self__))
+        if key in bound:  # Django's method_decorator decorates again for every request
+            return cast(View, update_wrapper(partial(bound[key], plan, trial, view), view))
         _refuse_wrapped(view, entry)
-        if iscoroutinefunction(view):
+        is_async = iscoroutinefunction(view)
+        if key is not None:
+            bound[key] = _aserve if is_async else _serve
+        if is_async:
 
             @wraps(view)
             async def offloaded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -71,7 +82,9 @@ def molt_offload(
         with suppress(NameError, AttributeError):  # a name for type checkers alone
             offloaded.__signature__ = signature(view, eval_str=True)  # type: ignore[attr-defined]
         offloaded.molt_entry = entry  # type: ignore[attr-defined]
-        if view.__module__ != method_decorator.__module__:  # it decorates a dummy first
+        if view.__module__ == method_decorator.__module__:  # the dummy that it decorates at import, in a method's place
+            views.setdefault(entry, set()).add(written_at)
+        elif method is None:
             views.setdefault(entry, set()).add(f"{view.__module__}.{view.__qualname__}")
         return cast(View, offloaded)
 
@@ -137,6 +150,11 @@ def _lift_limit(request: Any, trial: Trial) -> None:
     in its place: it stays as it was."""
     if trial.percent:
         lift_limit(plain(request), settings.read().MAX_BODY)
+
+
+def _bound_method(view: Any) -> Any:
+    """The method in what Django's method_decorator makes for one request; None of any other view."""
+    return view.func if type(view) is partial and ismethod(view.func) else None
 
 
 def _require_request(request: Any, view: Callable[..., Any]) -> None:
