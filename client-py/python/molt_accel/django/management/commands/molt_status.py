@@ -64,11 +64,9 @@ def _told(client: Client) -> list[str]:
         listed = [table for table in client.tables(ANSWER_SECONDS) if not table.retired]
     except MoltError as reason:
         return [*lines, f"asked     no answer: {reason}"]
-    if listed:
-        lines.append(
-            "tables    " + ", ".join(f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed)
-        )
-    return lines
+    told = [f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed]
+    told += [f"{name} (NOT READ YET)" for name in tables.unread(listed)]
+    return [*lines, f"tables    {', '.join(told)}"] if told else lines
 
 
 ANSWER_SECONDS = 1.0
