@@ -21,7 +21,7 @@ from django.test import override_settings
 
 import molt_accel
 from conftest import until
-from molt_accel.django import command, switch
+from molt_accel.django import command, manifest, switch
 
 
 @pytest.fixture(autouse=True)
@@ -146,6 +146,73 @@ def test_reload_replaces_the_worker_in_place_and_ends_with_its_terminal(reloadin
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
+
+
+def test_a_hang_up_signal_has_a_new_worker_take_over(reloading: Any) -> None:
+    """As `systemctl reload` sends it."""
+    name, _, process, log = reloading
+    client = molt_accel.attach(name, wait=60)
+    before = client.stats()["worker"]["pid"]
+    process.send_signal(signal.SIGHUP)
+    fresh = molt_accel.Client(name)  # a session would go on looking at the segment it has
+    until(lambda: fresh.stats()["worker"]["pid"] != before, f"another worker: {log.read_text()}", 60)
+    assert client.call("one", [{"a": 1}], codec="json") == [{"x": 1}]
+    until(lambda: not Path("/proc", str(before)).exists(), "the old one has left")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, log.read_text()
+    until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
+
+
+def test_a_worker_that_is_killed_is_a_failure_of_the_command(reloading: Any) -> None:
+    """A service manager that restarts on failure has to see one."""
+    name, _, process, log = reloading
+    molt_accel.attach(name, wait=60).close()
+    os.kill(molt_accel.Client(name).stats()["worker"]["pid"], signal.SIGKILL)
+    assert process.wait(60) == 128 + signal.SIGKILL
+    assert "molt_worker was ended by SIGKILL" in log.read_text()
+    Path("/dev/shm", name[1:]).unlink()
+
+
+def test_reload_looks_at_the_manifest_and_at_what_it_names_and_at_nothing_beside_it(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("shop", "lib", "data")}
+    for folder in folders.values():
+        folder.mkdir()
+    library, table, exports = (
+        folders["lib"] / "libx.so",
+        folders["data"] / "a.parquet",
+        folders["shop"] / "exports.json",
+    )
+    manifest_of = {
+        "tables": {
+            "regions": {"path": "regions.csv"},
+            "lines": {"path": "../data", "resident": False},
+            "put": {"put": True},
+        },
+        "exports": [
+            {"name": "x", "kind": "native", "library": "../lib/libx.so"},
+            {"name": "compute", "kind": "native"},
+        ],
+    }
+    exports.write_text(json.dumps(manifest_of))
+    with override_settings(MOLT={"SHM": "/molt-tests-nobody", "EXPORTS": exports}):
+        watch = manifest.Watch()
+        (folders["shop"] / "db.sqlite3").write_text("a write of the database")
+        (folders["lib"] / "other.so").write_text("")
+        assert watch.changed() == []
+        for file in (library, folders["shop"] / "regions.csv", table):
+            file.write_text("new")
+            assert [path.resolve() for path in watch.changed()] == [file]
+            assert watch.changed() == []
+        os.utime(library, (1, 1))
+        assert [path.resolve() for path in watch.changed()] == [library]
+        exports.write_text("{")  # half written
+        assert watch.changed() == [exports]
+        exports.write_text(json.dumps(manifest_of))
+        assert watch.changed() == [exports]
+        exports.unlink()
+        assert watch.changed() == [exports]
+    with override_settings(MOLT={"SHM": "/molt-tests-nobody"}):
+        assert manifest.path() == Path("molt_exports.json"), "the worker's own default"
 
 
 def test_the_worker_ends_with_its_command_also_when_that_is_killed(reloading: Any) -> None:

@@ -332,6 +332,10 @@ def test_the_workers_command_keeps_them_fresh_across_a_death_of_the_worker(tmp_p
         until(lambda: names() == ["Ann", "Bob"], "new rows are there", 60)
         os.kill(molt_accel.Client(name).stats()["worker"]["pid"], signal.SIGKILL)
         until(lambda: names() == ["Ann", "Bob"], "the next worker has them too", 60)
+        before = molt_accel.Client(name).stats()["worker"]["pid"]
+        process.send_signal(signal.SIGHUP)  # as `systemctl reload` sends it
+        until(lambda: molt_accel.Client(name).stats()["worker"]["pid"] != before, "a new worker has taken over", 60)
+        until(lambda: names() == ["Ann", "Bob"], "it has them too", 60)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
