@@ -36,6 +36,7 @@ def test_defaults() -> None:
         ({"SERVER_TIMING": 1}, r"MOLT\['SERVER_TIMING'\] is 1"),
         ({"EXPORTS": ["a"]}, r"MOLT\['EXPORTS'\] is \['a'\]. hint: give the manifest's path"),
         ({"ARENA": 0}, r"MOLT\['ARENA'\] is 0"),
+        ({"ARENA": "1.5GiB"}, r"MOLT\['ARENA'\] is '1.5GiB'. hint: give 'auto', a size such as '256MiB' or bytes"),
         ({"WORKER_ARGS": "--threads 4"}, r"MOLT\['WORKER_ARGS'\] is '--threads 4'. hint: give a list of strings"),
         ({"TABLES": ["a"]}, r"MOLT\['TABLES'\] is \['a'\]"),
         ({"TABLES": {"a": {}}}, r"MOLT\['TABLES'\]\['a'\] is {}. hint: give {'queryset'"),

@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 
 from ..client import DEFAULT_SHM
 from ..errors import MoltError
+from .sizes import bytes_of
 
 SETTING = "MOLT"
 
@@ -89,8 +90,7 @@ def check(given: Any) -> Settings:
     _require("SERVER_TIMING", checked.SERVER_TIMING, is_switch, "True, False or None")
     is_path = checked.EXPORTS is None or isinstance(checked.EXPORTS, (str, os.PathLike))
     _require("EXPORTS", checked.EXPORTS, is_path, "the manifest's path")
-    is_size = arena is None or isinstance(arena, str) or (type(arena) is int and arena > 0)
-    _require("ARENA", arena, is_size, "'auto', a size such as '256MiB' or bytes")
+    _require("ARENA", arena, arena is None or _is_size(arena), "'auto', a size such as '256MiB' or bytes")
     is_list = isinstance(arguments, (list, tuple)) and all(isinstance(argument, str) for argument in arguments)
     _require("WORKER_ARGS", arguments, is_list, "a list of strings, such as ['--threads', '4']")
     _require("TABLES", checked.TABLES, isinstance(checked.TABLES, Mapping), "a dict of table names")
@@ -109,6 +109,13 @@ def check(given: Any) -> Settings:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    try:
+        return (isinstance(value, str) or type(value) is int) and bytes_of(value) != 0
+    except ValueError:
+        return False
 
 
 def _require(key: str, value: Any, holds: bool, what: str) -> None:
