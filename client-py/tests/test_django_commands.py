@@ -85,6 +85,22 @@ def test_the_switch_is_turned_and_shown() -> None:
         output("molt_switch", "on")
 
 
+def test_a_user_whom_nobody_would_heed_is_refused(client: molt_accel.SpawnedClient, monkeypatch: Any) -> None:
+    web = os.geteuid()
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    with pytest.raises(CommandError, match=f"the worker is user {web}'s.*hint: do it as user {web} or as root"):
+        output("molt_switch", "off")
+    assert not switch.path().exists()
+    with override_settings(MOLT={"SHM": f"/molt-tests-nobody-{os.getpid()}"}):
+        monkeypatch.setattr(
+            "molt_accel.django.switch.reason", lambda: "the file is there"
+        )  # it is this process's user's
+        assert "no worker says whose processes offload; those of user 4711 heed this" in output("molt_switch", "off")
+        switch.turn_on()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert "offloading is off" in output("molt_switch", "off")
+
+
 def test_the_workers_command_line_says_what_the_settings_say() -> None:
     with override_settings(MOLT={"SHM": "/shop", "EXPORTS": Path("/x.json"), "ARENA": 2**20, "WORKER_ARGS": ["-q"]}):
         assert command.command(["--threads", "2"])[1:] == [
