@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from threading import Lock
 from typing import Any
 
@@ -16,6 +17,15 @@ _lock = Lock()
 _clients: dict[tuple[str | None, str | None, float, float], Client] = {}
 stand_in: Any = None
 """What tests put in every client's place (`molt_accel.testing.fake`)."""
+
+
+def _forked() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and nobody is left to give it back."""
+    global _lock
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def client() -> Client:

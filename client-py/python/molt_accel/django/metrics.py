@@ -53,6 +53,15 @@ _seen: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
 _lock = Lock()
 
 
+def _forked() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and nobody is left to give it back."""
+    global _lock
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def answered(entry: str, client: Any, resent: bool, began: float) -> None:
     """A request had an answer; `began` is when its view began, by perf_counter."""
     if prometheus is not None:
