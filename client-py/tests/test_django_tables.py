@@ -140,8 +140,23 @@ def test_the_command_refreshes_all_or_those_it_is_given(configured: molt_accel.S
     assert re.search(r"large +\d+ +1 ", out.getvalue()) and "orders" not in out.getvalue()
     with pytest.raises(CommandError, match=r"has no 'larg'. hint: there are orders, large, broken"):
         call_command("molt_tables", "refresh", "larg")
-    with pytest.raises(RuntimeError, match="on fire"):
-        call_command("molt_tables", "refresh")
+
+
+def test_a_queryset_that_fails_keeps_no_other_from_being_read(configured: molt_accel.SpawnedClient) -> None:
+    configured.put("broken", pa.table({"x": [1]}))
+    out, err = StringIO(), StringIO()
+    first = {"broken": TABLES["broken"], **TABLES}
+    with override_settings(MOLT={"SHM": configured.shm, "SOCKET": configured.socket, "TABLES": first}):
+        with pytest.raises(CommandError, match="^not refreshed: broken$"):
+            call_command("molt_tables", "refresh", stdout=out, stderr=err)
+        assert err.getvalue() == (
+            "broken is not refreshed, its last version stays: RuntimeError: the database is on fire\n"
+        )
+        assert re.search(r"^orders +\d+ +2 ", out.getvalue(), re.MULTILINE) and "large" in out.getvalue()
+        assert configured.table("broken").to_pyarrow().to_pydict() == {"x": [1]}
+        with pytest.raises(CommandError):
+            call_command("molt_tables", "refresh", "broken", stdout=StringIO(), stderr=err, traceback=True)
+        assert "Traceback" in err.getvalue() and "site_shop/models.py" in err.getvalue()
 
 
 def test_a_failed_refresh_keeps_the_last_version_and_says_so(configured: molt_accel.SpawnedClient, caplog: Any) -> None:

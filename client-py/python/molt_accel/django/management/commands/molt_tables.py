@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class Command(BaseCommand):
                 if options["action"] == "load":
                     self._print([client.load(options["name"], options["path"])], options)
                 elif options["action"] == "refresh":
-                    self._print([tables.refresh(client, name) for name in self._named(options["names"])], options)
+                    self._refresh(client, options)
                 elif options["action"] == "drop":
                     if not client.drop(options["name"]):
                         raise CommandError(f"no table is called {options['name']!r}")
@@ -49,6 +50,23 @@ class Command(BaseCommand):
                     self._print(listed, options, tables.unread(listed))
         except (MoltError, ValueError) as reason:
             raise CommandError(str(reason)) from None
+
+    def _refresh(self, client: Client, options: dict[str, Any]) -> None:
+        """Reads one after the other; what fails keeps nobody else from being read."""
+        read, failed = [], []
+        for name in self._named(options["names"]):
+            try:
+                read.append(tables.refresh(client, name))
+            except Exception as reason:  # of the database, of the project's own function, or of the worker
+                failed.append(name)
+                told = f"{type(reason).__name__}: {reason}"
+                self.stderr.write(f"{name} is not refreshed, its last version stays: {told}")
+                if options["traceback"]:
+                    self.stderr.write(traceback.format_exc())
+        if read or not failed:
+            self._print(read, options)
+        if failed:
+            raise CommandError(f"not refreshed: {', '.join(failed)}")
 
     def _named(self, names: list[str]) -> list[str]:
         known = list(tables.wanted())
