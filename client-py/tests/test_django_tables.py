@@ -147,7 +147,7 @@ def test_a_queryset_that_fails_keeps_no_other_from_being_read(configured: molt_a
     out, err = StringIO(), StringIO()
     first = {"broken": TABLES["broken"], **TABLES}
     with override_settings(MOLT={"SHM": configured.shm, "SOCKET": configured.socket, "TABLES": first}):
-        with pytest.raises(CommandError, match="^not refreshed: broken$"):
+        with pytest.raises(CommandError, match="not refreshed: broken"):
             call_command("molt_tables", "refresh", stdout=out, stderr=err)
         assert err.getvalue() == (
             "broken is not refreshed, its last version stays: RuntimeError: the database is on fire\n"
