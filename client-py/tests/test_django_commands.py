@@ -47,6 +47,24 @@ def test_status_shows_the_worker_and_what_was_called(client: molt_accel.SpawnedC
     assert json.loads(output("molt_status", "--json"))["worker"]["pid"] == client.worker.pid
 
 
+def test_status_can_be_watched(client: molt_accel.SpawnedClient) -> None:
+    script = (
+        "from django.conf import settings\n"
+        f"molt = {{'SHM': {client.shm!r}, 'SOCKET': {client.socket!r}}}\n"
+        "settings.configure(INSTALLED_APPS=['molt_accel.django'], MOLT=molt)\n"
+        "from django.core.management import execute_from_command_line\n"
+        "execute_from_command_line(['manage.py', 'molt_status', '--watch'])\n"
+    )
+    watch = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert watch.stdout is not None
+        assert client.shm is not None and client.shm in watch.stdout.readline()
+        assert Path(f"/proc/{watch.pid}/comm").read_text() == "molt-shm-stat\n", "signals and the terminal are its own"
+    finally:
+        watch.kill()
+        watch.communicate()
+
+
 def test_status_names_what_failed(client: molt_accel.SpawnedClient) -> None:
     with pytest.raises(molt_accel.MoltUnknownEntry):
         client.call("nothing-of-that-name", 1)
