@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import configparser
+import json
 import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from django.core.management import get_commands
@@ -80,6 +82,27 @@ def test_the_tests_for_projects_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     site = SimpleNamespace(post=lambda url, *args, **given: Client().post("/totals/", *args, **given))
     monkeypatch.setattr("django.conf.settings.ROOT_URLCONF", __name__)
     tests["test_totals_without_a_worker"](site)
+
+
+def test_what_the_page_does_with_a_worker_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (sql,) = re.findall(r'"sql": "([^"]*)"', (DOCS / "quickstart.md").read_text())
+    entry = {"name": "totals", "kind": "sql", "input": "orders", "sql": sql, "params": {"min": "float64"}}
+    manifest = tmp_path / "molt_exports.json"
+    manifest.write_text(json.dumps({"abi_version": 1, "tables": {"rates": {"put": True}}, "exports": [entry]}))
+    monkeypatch.setattr("django.conf.settings.ROOT_URLCONF", __name__)
+    with testing.worker(exports=manifest, arena="32MiB") as molt:
+        molt.put("rates", pa.table({"currency": ["EUR", "JPY"], "rate": [1.1, 0.006]}))
+        asked = request("get")
+        asked.molt = molt
+        assert snippet_with("def rates")["rates"](asked).content == b'[{"currency": "EUR", "rate": 1.1}]'
+        tests = snippet_with("def test_totals_for_real")
+        site = SimpleNamespace(post=lambda url, *args, **given: Client().post("/totals/", *args, **given))
+        tests["test_totals_for_real"](site, molt)
+        monkeypatch.setattr("random.random", lambda: 0.0)  # it is the one request in a hundred
+        own = snippet_with("shadow=0.01")["totals"](request(data='{"orders": []}', content_type="application/json"))
+        assert own.content == b'{"total": 0}' and caplog.records, "the page's view and the entry differ"
 
 
 def test_the_table_of_settings_is_complete() -> None:
