@@ -182,6 +182,42 @@ def test_reload_replaces_the_worker_in_place_and_ends_with_its_terminal(reloadin
     until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
 
 
+def test_runserver_begins_anew_with_a_new_manifest(tmp_path: Path) -> None:
+    manifest, log = tmp_path / "exports.json", tmp_path / "terminal.log"
+    manifest.write_text(json.dumps(MANIFEST))
+    (tmp_path / "manage.py").write_text(
+        "import sys\n"
+        "from django.conf import settings\n"
+        "from django.http import HttpResponse\n"
+        "from django.urls import path\n"
+        "from molt_accel.django import molt_offload\n"
+        f"molt = {{'SHM': '/molt-tests-nobody', 'EXPORTS': {str(manifest)!r}}}\n"
+        "settings.configure(DEBUG=True, INSTALLED_APPS=['molt_accel.django'], ROOT_URLCONF=__name__, MOLT=molt)\n"
+        "@molt_offload(entry='one')\n"
+        "def one(request): ...\n"
+        "urlpatterns = [path('one/', one)]\n"
+        "from django.core.management import execute_from_command_line\n"
+        "execute_from_command_line(sys.argv)\n"
+    )
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "manage.py", "runserver", "127.0.0.1:0"],
+            stdout=written,
+            stderr=written,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: "Starting development server" in log.read_text(), f"it serves: {log.read_text()}", 60)
+        assert "molt.E002" not in log.read_text()
+        manifest.write_text(json.dumps(MANIFEST).replace('"one"', '"other"'))
+        until(lambda: "molt.E002" in log.read_text(), "its checks have run again", 60)
+        assert f"{manifest} changed, reloading." in log.read_text()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def test_a_hang_up_signal_has_a_new_worker_take_over(reloading: Any) -> None:
     """As `systemctl reload` sends it."""
     name, _, process, log = reloading

@@ -64,7 +64,7 @@ def test_the_list_has_nothing_that_is_not_there() -> None:
         assert [block for block in BLOCKS if block.page == page and which in (block.kind, block.text)], (page, which)
 
 
-# -- what a reader of a shell's block makes sure of ---------------------------------------------------------------------
+# -- what a reader of a shell's block makes sure of ----------------------------------------------------------------
 
 
 def read_shell(block: Block) -> None:
@@ -117,7 +117,7 @@ def _answer(*command: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-# -- other kinds ----------------------------------------------------------------------------------------------------------
+# -- other kinds ---------------------------------------------------------------------------------------------------
 
 
 def read_python(block: Block) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.autoreload import autoreload_started
 
 
 class MoltConfig(AppConfig):
@@ -27,6 +29,7 @@ class MoltConfig(AppConfig):
                 raise
             # molt.E001 says it in one line, beside whatever else is wrong; commands that serve run the checks first.
         checks.register(_check, "molt")
+        autoreload_started.connect(_watch, dispatch_uid="molt_accel.django")
 
 
 def _set_up_by_a_command() -> bool:
@@ -39,6 +42,15 @@ def _set_up_by_a_command() -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def _watch(sender: Any, **kwargs: Any) -> None:
+    """runserver begins anew with a new manifest, as it does with new code: its checks know the views' entries by it."""
+    from .manifest import path
+
+    with suppress(ImproperlyConfigured):
+        manifest = path().resolve()
+        sender.watch_dir(manifest.parent, manifest.name)
 
 
 def _check(**kwargs: Any) -> list[checks.CheckMessage]:
