@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ class Settings(NamedTuple):
     """One field for each key of `MOLT`, by the key's name, with its default."""
 
     SHM: str | None = None
-    """The worker's segment (`molt_worker --shm`); `/molt0` where neither it nor SOCKET is given."""
+    """The worker's segment (`molt_worker --shm`); `/molt0` where neither it nor SOCKET is given, and in a test process a
+    name of its own."""
     SOCKET: str | None = None
     """The worker's socket (`molt_worker --socket`). Alone it is enough, and the only way to a segment without a name
     (`molt_worker --memfd`)."""
@@ -56,14 +58,26 @@ class Settings(NamedTuple):
 
 
 _current: Settings | None = None
+_is_named = True
+"""Whether the project itself says where its worker is."""
 
 
 def read() -> Settings:
     """The settings in force. ImproperlyConfigured names a wrong key or value."""
-    global _current
+    global _current, _is_named
     if _current is None:
-        _current = check(getattr(django_settings, SETTING, {}))
+        given = getattr(django_settings, SETTING, {})
+        _current = check(given)
+        _is_named = given.get("SHM") is not None or given.get("SOCKET") is not None
+    if not _is_named and _is_test_process():
+        _current = _current._replace(SHM=f"/molt-test-{os.getpid()}")
     return _current
+
+
+def _is_test_process() -> bool:
+    """Whether a test runner has set Django up: its tests are no business of the worker that serves somebody's browser."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def check(given: Any) -> Settings:
