@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from conftest import until
@@ -21,10 +23,11 @@ NUMBERS = {"values": [1, 2, 3], "scale": 2, "offset": 0}
 
 
 class Server(NamedTuple):
-    """A server: its command, with {port}, and which kind of view it is asked for."""
+    """A server: its command, with {port}, which kind of view it is asked for, and what its environment has besides."""
 
     command: str
     kind: str
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 class Site:
@@ -41,7 +44,7 @@ class Site:
             self.process = subprocess.Popen(
                 command,
                 cwd=TESTS,
-                env={**os.environ, "MOLT_TEST_SHM": shm, "PYTHONPATH": str(TESTS)},
+                env={**os.environ, "MOLT_TEST_SHM": shm, "PYTHONPATH": str(TESTS), **server.environment},
                 stdout=written,
                 stderr=written,
                 start_new_session=True,

@@ -1,6 +1,6 @@
 """The site that test_servers.py puts behind every server: settings, views and URLs in one module.
 
-The environment's MOLT_TEST_SHM is the worker's segment.
+The environment's MOLT_TEST_SHM is the worker's segment; MOLT_TEST_HALF_CLOSED turns CANCEL_ON_HANG_UP off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = ["molt_accel.django"]
 ROOT_URLCONF = __name__
 USE_TZ = True
-MOLT = {"SHM": os.environ["MOLT_TEST_SHM"], "TIMEOUT": 20.0}
+MOLT = {
+    "SHM": os.environ["MOLT_TEST_SHM"],
+    "TIMEOUT": 20.0,
+    "CANCEL_ON_HANG_UP": "MOLT_TEST_HALF_CLOSED" not in os.environ,
+}
 
 
 @molt_offload(entry="compute")

@@ -26,11 +26,12 @@ class Sent(NamedTuple):
 class StubBlock:
     """Private memory in place of a block."""
 
-    live = 0
+    live = made = 0
 
     def __init__(self, size: int) -> None:
         self.view = memoryview(bytearray(size))
         StubBlock.live += 1
+        StubBlock.made += 1
 
     def free(self) -> None:
         StubBlock.live -= 1
@@ -52,6 +53,9 @@ class StubClient:
 
     def block(self, size: int) -> StubBlock:
         return StubBlock(size)
+
+    def place(self, payload: Any) -> Any:
+        return b"" if payload is None else payload
 
     def exchange(
         self,

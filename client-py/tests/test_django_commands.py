@@ -21,7 +21,7 @@ from django.test import override_settings
 
 import molt_accel
 from conftest import until
-from molt_accel.django import command, switch
+from molt_accel.django import command, manifest, switch
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,24 @@ def test_status_shows_the_worker_and_what_was_called(client: molt_accel.SpawnedC
     assert re.search(r"echo +\d+ +\d+ us", text), text
     assert "molt.query" not in text, "what nobody called is not listed"
     assert json.loads(output("molt_status", "--json"))["worker"]["pid"] == client.worker.pid
+
+
+def test_status_can_be_watched(client: molt_accel.SpawnedClient) -> None:
+    script = (
+        "from django.conf import settings\n"
+        f"molt = {{'SHM': {client.shm!r}, 'SOCKET': {client.socket!r}}}\n"
+        "settings.configure(INSTALLED_APPS=['molt_accel.django'], MOLT=molt)\n"
+        "from django.core.management import execute_from_command_line\n"
+        "execute_from_command_line(['manage.py', 'molt_status', '--watch'])\n"
+    )
+    watch = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert watch.stdout is not None
+        assert client.shm is not None and client.shm in watch.stdout.readline()
+        assert Path(f"/proc/{watch.pid}/comm").read_text() == "molt-shm-stat\n", "signals and the terminal are its own"
+    finally:
+        watch.kill()
+        watch.communicate()
 
 
 def test_status_names_what_failed(client: molt_accel.SpawnedClient) -> None:
@@ -83,6 +101,22 @@ def test_the_switch_is_turned_and_shown() -> None:
     off = override_settings(MOLT={"SHM": "/molt-tests-nobody", "OFFLOAD": False})
     with off, pytest.raises(CommandError, match="stays off"):
         output("molt_switch", "on")
+
+
+def test_a_user_whom_nobody_would_heed_is_refused(client: molt_accel.SpawnedClient, monkeypatch: Any) -> None:
+    web = os.geteuid()
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    with pytest.raises(CommandError, match=f"the worker is user {web}'s.*hint: do it as user {web} or as root"):
+        output("molt_switch", "off")
+    assert not switch.path().exists()
+    with override_settings(MOLT={"SHM": f"/molt-tests-nobody-{os.getpid()}"}):
+        monkeypatch.setattr(
+            "molt_accel.django.switch.reason", lambda: "the file is there"
+        )  # it is this process's user's
+        assert "no worker says whose processes offload; those of user 4711 heed this" in output("molt_switch", "off")
+        switch.turn_on()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert "offloading is off" in output("molt_switch", "off")
 
 
 def test_the_workers_command_line_says_what_the_settings_say() -> None:
@@ -146,6 +180,109 @@ def test_reload_replaces_the_worker_in_place_and_ends_with_its_terminal(reloadin
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
+
+
+def test_runserver_begins_anew_with_a_new_manifest(tmp_path: Path) -> None:
+    manifest, log = tmp_path / "exports.json", tmp_path / "terminal.log"
+    manifest.write_text(json.dumps(MANIFEST))
+    (tmp_path / "manage.py").write_text(
+        "import sys\n"
+        "from django.conf import settings\n"
+        "from django.http import HttpResponse\n"
+        "from django.urls import path\n"
+        "from molt_accel.django import molt_offload\n"
+        f"molt = {{'SHM': '/molt-tests-nobody', 'EXPORTS': {str(manifest)!r}}}\n"
+        "settings.configure(DEBUG=True, INSTALLED_APPS=['molt_accel.django'], ROOT_URLCONF=__name__, MOLT=molt)\n"
+        "@molt_offload(entry='one')\n"
+        "def one(request): ...\n"
+        "urlpatterns = [path('one/', one)]\n"
+        "from django.core.management import execute_from_command_line\n"
+        "execute_from_command_line(sys.argv)\n"
+    )
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "manage.py", "runserver", "127.0.0.1:0"],
+            stdout=written,
+            stderr=written,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: "Starting development server" in log.read_text(), f"it serves: {log.read_text()}", 60)
+        assert "molt.E002" not in log.read_text()
+        manifest.write_text(json.dumps(MANIFEST).replace('"one"', '"other"'))
+        until(lambda: "molt.E002" in log.read_text(), "its checks have run again", 60)
+        assert f"{manifest} changed, reloading." in log.read_text()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_hang_up_signal_has_a_new_worker_take_over(reloading: Any) -> None:
+    """As `systemctl reload` sends it."""
+    name, _, process, log = reloading
+    client = molt_accel.attach(name, wait=60)
+    before = client.stats()["worker"]["pid"]
+    process.send_signal(signal.SIGHUP)
+    fresh = molt_accel.Client(name)  # a session would go on looking at the segment it has
+    until(lambda: fresh.stats()["worker"]["pid"] != before, f"another worker: {log.read_text()}", 60)
+    assert client.call("one", [{"a": 1}], codec="json") == [{"x": 1}]
+    until(lambda: not Path("/proc", str(before)).exists(), "the old one has left")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, log.read_text()
+    until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
+
+
+def test_a_worker_that_is_killed_is_a_failure_of_the_command(reloading: Any) -> None:
+    """A service manager that restarts on failure has to see one."""
+    name, _, process, log = reloading
+    molt_accel.attach(name, wait=60).close()
+    os.kill(molt_accel.Client(name).stats()["worker"]["pid"], signal.SIGKILL)
+    assert process.wait(60) == 128 + signal.SIGKILL
+    assert "molt_worker was ended by SIGKILL" in log.read_text()
+    Path("/dev/shm", name[1:]).unlink()
+
+
+def test_reload_looks_at_the_manifest_and_at_what_it_names_and_at_nothing_beside_it(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("shop", "lib", "data")}
+    for folder in folders.values():
+        folder.mkdir()
+    library, table, exports = (
+        folders["lib"] / "libx.so",
+        folders["data"] / "a.parquet",
+        folders["shop"] / "exports.json",
+    )
+    manifest_of = {
+        "tables": {
+            "regions": {"path": "regions.csv"},
+            "lines": {"path": "../data", "resident": False},
+            "put": {"put": True},
+        },
+        "exports": [
+            {"name": "x", "kind": "native", "library": "../lib/libx.so"},
+            {"name": "compute", "kind": "native"},
+        ],
+    }
+    exports.write_text(json.dumps(manifest_of))
+    with override_settings(MOLT={"SHM": "/molt-tests-nobody", "EXPORTS": exports}):
+        watch = manifest.Watch()
+        (folders["shop"] / "db.sqlite3").write_text("a write of the database")
+        (folders["lib"] / "other.so").write_text("")
+        assert watch.changed() == []
+        for file in (library, folders["shop"] / "regions.csv", table):
+            file.write_text("new")
+            assert [path.resolve() for path in watch.changed()] == [file]
+            assert watch.changed() == []
+        os.utime(library, (1, 1))
+        assert [path.resolve() for path in watch.changed()] == [library]
+        exports.write_text("{")  # half written
+        assert watch.changed() == [exports]
+        exports.write_text(json.dumps(manifest_of))
+        assert watch.changed() == [exports]
+        exports.unlink()
+        assert watch.changed() == [exports]
+    with override_settings(MOLT={"SHM": "/molt-tests-nobody"}):
+        assert manifest.path() == Path("molt_exports.json"), "the worker's own default"
 
 
 def test_the_worker_ends_with_its_command_also_when_that_is_killed(reloading: Any) -> None:

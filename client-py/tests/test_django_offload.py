@@ -6,6 +6,8 @@ import json
 import random
 import socket
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -15,8 +17,10 @@ from django.http import HttpRequest, HttpResponse
 from django.http.request import RawPostDataException, UnreadablePostError
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
+from conftest import until
 from molt_accel import codecs
-from molt_accel.django import aoffload, molt_offload, offload
+from molt_accel.django import aoffload, body, molt_offload, offload
+from molt_accel.errors import MoltBusy, MoltError, MoltUnavailable
 from stub import StubBlock, StubClient
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -130,10 +134,26 @@ def test_params_and_payload_may_be_made_from_the_request(stub: StubClient) -> No
     assert (message.payload, message.params, message.codec) == (b'{"n":3}', {"path": "/"}, codecs.JSON)
 
 
+@pytest.mark.parametrize(("codec", "payload"), [("json", b"null"), ("msgpack", b"\xc0"), ("arrow", b"")])
+def test_a_payload_that_is_none_is_sent_as_none_and_never_the_body(
+    stub: StubClient, codec: str, payload: bytes
+) -> None:
+    assert sent(stub, post(b"[1]"), payload=lambda request: None, codec=codec).payload == payload
+
+
+async def test_so_it_is_in_async_views(stub: StubClient) -> None:
+    async def nothing(request: HttpRequest) -> None:
+        return None
+
+    request = AsyncRequestFactory().post("/", b"[1]", "application/json")
+    assert (await aoffload(request, entry="e", payload=nothing)).status_code == 200
+    assert stub.sent[0].payload == b"null"
+
+
 # -- streams that are read in place ------------------------------------------------------------------------------------
 
 
-def through_gunicorn(pieces: list[bytes], length: int, ahead: bytes = b"") -> tuple[HttpRequest, Any]:
+def through_gunicorn(pieces: Iterable[bytes], length: int, ahead: bytes = b"") -> tuple[HttpRequest, Any]:
     """A request whose body comes out of gunicorn's own classes, off a socket."""
     from gunicorn.http.body import Body, LengthReader
     from gunicorn.http.unreader import SocketUnreader
@@ -179,6 +199,87 @@ def test_under_gunicorn_a_connection_that_breaks_is_not_used_again(stub: StubCli
     with pytest.raises(UnreadablePostError):
         offload(request, entry="e")
     assert request.environ["wsgi.input"].failed and StubBlock.live == 0
+
+
+def test_under_gunicorn_a_slow_upload_does_not_hold_shared_memory(
+    stub: StubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "HOLD_SECONDS", 0.05)
+    data, states = random.randbytes(300_000), []
+
+    def slowly() -> Iterator[bytes]:
+        yield data[:100_000]
+        until(lambda: StubBlock.live == 1 or StubBlock.made, "it begins in shared memory")
+        until(lambda: StubBlock.live == 0, "it gives that back, since no more comes")
+        states.append(StubBlock.made)
+        yield data[100_000:]
+
+    monkeypatch.setattr(StubBlock, "made", 0)
+    request, _ = through_gunicorn(slowly(), len(data))
+    message = sent(stub, request)
+    assert message.payload == data and message.in_block and states == [1] and StubBlock.made == 2
+
+
+def test_a_server_that_hands_out_bytes_holds_none_while_they_come(stub: StubClient) -> None:
+    class Slow(BytesIO):
+        def read(self, size: int = -1, /) -> bytes:
+            assert StubBlock.live == 0
+            return super().read(min(size, 70_000))
+
+    data = random.randbytes(300_000)
+    request = post(CONTENT_LENGTH=str(len(data)), **{"wsgi.input": Slow(data)})
+    message = sent(stub, request)
+    assert message.payload == data and message.in_block
+
+
+@pytest.mark.parametrize("way", ["at once", "slowly", "by bytes"])
+def test_the_fallback_finds_a_body_for_which_there_was_no_shared_memory(
+    stub: StubClient, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    @molt_offload(entry="e", fallback=True)
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.body)
+
+    refused = threading.Event()
+    made = iter([StubBlock(10_000)] if way == "slowly" else [])
+
+    def block(size: int) -> StubBlock:
+        if (first := next(made, None)) is not None:
+            return first
+        refused.set()
+        raise MoltUnavailable("it has just died")
+
+    def pieces() -> Iterator[bytes]:
+        yield data[:5000]
+        if way == "slowly":
+            until(lambda: StubBlock.live == 0, "its memory is given back")
+        yield data[5000:]
+
+    data = random.randbytes(10_000)
+    monkeypatch.setattr(body, "HOLD_SECONDS", 0.05)
+    monkeypatch.setattr(stub, "block", block)
+    request = post(data) if way == "by bytes" else through_gunicorn(pieces(), len(data))[0]
+    assert view(request).content == data and refused.is_set() and StubBlock.live == 0
+
+
+@pytest.mark.parametrize("error", [MoltBusy("full"), MoltUnavailable("nobody")])
+def test_no_answer_waits_for_a_body_that_does_not_come(
+    stub: StubClient, monkeypatch: pytest.MonkeyPatch, error: MoltError
+) -> None:
+    monkeypatch.setattr(body, "DISCARD_SECONDS", 0.05)
+    answered = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        yield b"x" * 100_000
+        answered.wait(60)
+
+    stub.session_error = error
+    request, _ = through_gunicorn(never(), 1_000_000)
+    began = time.monotonic()
+    assert offload(request, entry="e").status_code == 503
+    assert time.monotonic() - began < 30, "the client holds on for a minute"
+    answered.set()
+    assert request._read_started, "what had come was read"
 
 
 def test_under_asgi_a_body_is_read_in_place(stub: StubClient) -> None:
@@ -233,7 +334,7 @@ def test_the_content_type_names_the_codec(
 def test_accept_chooses_the_answers_codec(stub: StubClient, accept: str | None, content_type: str) -> None:
     for _ in range(2):  # the second time from the cache
         response = offload(post(**({} if accept is None else {"HTTP_ACCEPT": accept})), entry="e")
-        assert response.headers["Content-Type"] == content_type
+        assert response.headers["Content-Type"] == content_type and response.headers["Vary"] == "Accept"
         assert stub.sent[-1].accept == {v: k for k, v in content_types().items()}[content_type]
 
 
@@ -247,7 +348,7 @@ def test_raw_stays_raw(stub: StubClient) -> None:
     stub.answer = b"\x00"
     response = offload(post(b"\x01", "application/octet-stream"), entry="e", codec="raw")
     assert (stub.sent[0].codec, response.content) == (codecs.RAW, b"\x00")
-    assert response.headers["Content-Type"] == "application/octet-stream"
+    assert response.headers["Content-Type"] == "application/octet-stream" and "Vary" not in response.headers
 
 
 # -- the answer -----------------------------------------------------------------------------------------------------
@@ -263,6 +364,7 @@ def test_the_answer_can_be_shaped(stub: StubClient) -> None:
     assert json.loads(as_object.content) == {"path": "/", "ok": True}
     as_response = offload(post(), entry="e", response=lambda request, answer: HttpResponse("made", status=201))
     assert (as_response.status_code, as_response.content) == (201, b"made")
+    assert "Vary" not in as_object.headers and "Vary" not in as_response.headers, "they are what the view made"
     assert as_response.molt.exec_us == 2
 
 

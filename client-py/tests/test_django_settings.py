@@ -8,7 +8,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from molt_accel.django import client, settings
+from conftest import in_child
+from molt_accel.django import client, clients, metrics, settings
 
 
 def test_defaults() -> None:
@@ -36,6 +37,7 @@ def test_defaults() -> None:
         ({"SERVER_TIMING": 1}, r"MOLT\['SERVER_TIMING'\] is 1"),
         ({"EXPORTS": ["a"]}, r"MOLT\['EXPORTS'\] is \['a'\]. hint: give the manifest's path"),
         ({"ARENA": 0}, r"MOLT\['ARENA'\] is 0"),
+        ({"ARENA": "1.5GiB"}, r"MOLT\['ARENA'\] is '1.5GiB'. hint: give 'auto', a size such as '256MiB' or bytes"),
         ({"WORKER_ARGS": "--threads 4"}, r"MOLT\['WORKER_ARGS'\] is '--threads 4'. hint: give a list of strings"),
         ({"TABLES": ["a"]}, r"MOLT\['TABLES'\] is \['a'\]"),
         ({"TABLES": {"a": {}}}, r"MOLT\['TABLES'\]\['a'\] is {}. hint: give {'queryset'"),
@@ -48,6 +50,18 @@ def test_defaults() -> None:
 def test_a_wrong_key_or_value_is_named(given: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         settings.check(given)
+
+
+@pytest.mark.parametrize("module", [clients, metrics])
+def test_a_lock_that_a_thread_held_while_the_process_forked_is_free_in_the_child(module: Any) -> None:
+    def check() -> None:
+        assert module._lock.acquire(timeout=5)
+        module._lock.release()
+        with override_settings(MOLT={"SHM": "/molt-tests-fork"}):
+            assert client().shm == "/molt-tests-fork"
+
+    with module._lock:
+        assert in_child(check) == 0
 
 
 def test_overridden_settings_are_honoured_and_so_is_their_end() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import OperationalError, connection, connections
 from django.test import override_settings
 from site_shop.models import Customer, Order, by_customer, large_orders
 
@@ -139,8 +140,23 @@ def test_the_command_refreshes_all_or_those_it_is_given(configured: molt_accel.S
     assert re.search(r"large +\d+ +1 ", out.getvalue()) and "orders" not in out.getvalue()
     with pytest.raises(CommandError, match=r"has no 'larg'. hint: there are orders, large, broken"):
         call_command("molt_tables", "refresh", "larg")
-    with pytest.raises(RuntimeError, match="on fire"):
-        call_command("molt_tables", "refresh")
+
+
+def test_a_queryset_that_fails_keeps_no_other_from_being_read(configured: molt_accel.SpawnedClient) -> None:
+    configured.put("broken", pa.table({"x": [1]}))
+    out, err = StringIO(), StringIO()
+    first = {"broken": TABLES["broken"], **TABLES}
+    with override_settings(MOLT={"SHM": configured.shm, "SOCKET": configured.socket, "TABLES": first}):
+        with pytest.raises(CommandError, match="not refreshed: broken"):
+            call_command("molt_tables", "refresh", stdout=out, stderr=err)
+        assert err.getvalue() == (
+            "broken is not refreshed, its last version stays: RuntimeError: the database is on fire\n"
+        )
+        assert re.search(r"^orders +\d+ +2 ", out.getvalue(), re.MULTILINE) and "large" in out.getvalue()
+        assert configured.table("broken").to_pyarrow().to_pydict() == {"x": [1]}
+        with pytest.raises(CommandError):
+            call_command("molt_tables", "refresh", "broken", stdout=StringIO(), stderr=err, traceback=True)
+        assert "Traceback" in err.getvalue() and "site_shop/models.py" in err.getvalue()
 
 
 def test_a_failed_refresh_keeps_the_last_version_and_says_so(configured: molt_accel.SpawnedClient, caplog: Any) -> None:
@@ -151,6 +167,93 @@ def test_a_failed_refresh_keeps_the_last_version_and_says_so(configured: molt_ac
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "table broken is not refreshed, its last version stays" in record.getMessage()
     assert configured.table("orders").num_rows == 2 and configured.table("large").num_rows == 1
+
+
+class Clock:
+    """Time for `keep_fresh`, which passes when it pauses."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now, self.end = 1000.0, 1000.0 + seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+    def is_over(self) -> bool:
+        return self.now >= self.end
+
+
+@pytest.mark.parametrize(
+    ("every", "fails", "tried_at"),
+    [
+        (None, 3, [0, 1, 3, 7]),  # then it is there, and due no more
+        (3600, 3, [0, 1, 3, 7, 3607]),
+        (2, 4, [0, 1, 3, 5, 7, 9]),  # never later than its own interval
+        (None, 99, [0, 1, 3, 7, 15, 31, 63, 123, 183]),
+    ],
+)
+def test_a_read_that_failed_is_tried_again_soon_whatever_its_interval(
+    monkeypatch: pytest.MonkeyPatch, every: int | None, fails: int, tried_at: list[int]
+) -> None:
+    clock = Clock(tried_at[-1] + 2 if every else 4000 if fails < 9 else 200)
+    tries: list[int] = []
+
+    def refresh(client: Any, name: str) -> Any:
+        tries.append(int(clock.now - 1000))
+        if len(tries) <= fails:
+            raise OperationalError("the database is starting up")
+        return SimpleNamespace(version=1, rows=1, bytes=1)
+
+    monkeypatch.setattr(tables, "time", clock)
+    monkeypatch.setattr(tables, "refresh", refresh)
+    monkeypatch.setattr(tables, "_epoch", lambda client: 1)
+    table = {"queryset": "site_shop.models.Order"} | ({"refresh": every} if every else {})
+    with override_settings(MOLT={"SHM": "/molt-tests-nobody", "TABLES": {"orders": table}}):
+        tables.keep_fresh(None, clock.is_over, clock.pause)  # type: ignore[arg-type]
+    assert tries == tried_at
+
+
+def test_a_connection_that_the_database_has_closed_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a restart of the database, or its own time-out of idle connections."""
+    database = connections.create_connection("default")
+    database.settings_dict = {**database.settings_dict, "NAME": str(tmp_path / "shop.sqlite3"), "CONN_MAX_AGE": None}
+    monkeypatch.setattr(connections, "all", lambda initialized_only=False: [database])
+    results: list[Any] = []
+
+    def refresh(client: Any, name: str) -> Any:
+        with database.cursor() as cursor:
+            results.append(cursor.execute("select 1").fetchone())
+        return SimpleNamespace(version=1, rows=1, bytes=1)
+
+    monkeypatch.setattr(tables, "refresh", refresh)
+    assert tables._try(None, "orders")  # type: ignore[arg-type]
+    database.connection.close()  # nobody has told Django
+    monkeypatch.setattr(database, "is_usable", lambda: False)
+    assert not tables._try(None, "orders"), "the first one finds out"  # type: ignore[arg-type]
+    assert tables._try(None, "orders") and results == [(1,), (1,)]  # type: ignore[arg-type]
+    database.close()
+
+
+def test_what_was_never_read_is_listed_too(configured: molt_accel.SpawnedClient) -> None:
+    for name in TABLES:
+        configured.drop(name)
+    tables.refresh(configured, "large")
+    out = StringIO()
+    call_command("molt_tables", stdout=out)
+    assert re.search(r"^orders +(- +){5}NOT READ YET$", out.getvalue(), re.MULTILINE), out.getvalue()
+    assert not re.search(r"^large .*NOT READ", out.getvalue(), re.MULTILINE)
+    out = StringIO()
+    call_command("molt_status", stdout=out)
+    assert "orders (NOT READ YET), broken (NOT READ YET)" in out.getvalue()
+    out = StringIO()
+    call_command("molt_tables", "--json", stdout=out)
+    assert {row["name"]: row["rows"] for row in json.loads(out.getvalue())} == {
+        "large": 1,
+        "orders": None,
+        "broken": None,
+    }
 
 
 def test_the_commands_say_how_old_a_table_is_and_whether_it_is_late(configured: molt_accel.SpawnedClient) -> None:
@@ -244,6 +347,10 @@ def test_the_workers_command_keeps_them_fresh_across_a_death_of_the_worker(tmp_p
         until(lambda: names() == ["Ann", "Bob"], "new rows are there", 60)
         os.kill(molt_accel.Client(name).stats()["worker"]["pid"], signal.SIGKILL)
         until(lambda: names() == ["Ann", "Bob"], "the next worker has them too", 60)
+        before = molt_accel.Client(name).stats()["worker"]["pid"]
+        process.send_signal(signal.SIGHUP)  # as `systemctl reload` sends it
+        until(lambda: molt_accel.Client(name).stats()["worker"]["pid"] != before, "a new worker has taken over", 60)
+        until(lambda: names() == ["Ann", "Bob"], "it has them too", 60)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,26 @@ async def test_a_failure_names_its_outcome_and_no_path(spans: InMemorySpanExport
     (span,) = spans.get_finished_spans()
     assert span.attributes is not None and span.attributes["molt.outcome"] == "unavailable"
     assert span.status.status_code is trace.StatusCode.ERROR and "/molt0" not in span.to_json()
+
+
+async def test_a_view_that_is_cancelled_says_so(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    with testing.fake({}) as fake:
+        waits = asyncio.Event()
+
+        async def wait(*args: Any) -> Any:
+            waits.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(fake, "aexchange", wait)
+        request = AsyncRequestFactory().post("/", "{}", content_type="application/json")
+        task = asyncio.create_task(aoffload(request, entry="sum"))
+        await waits.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    (span,) = spans.get_finished_spans()
+    assert span.attributes is not None and span.attributes["molt.outcome"] == "cancelled"
+    assert span.status.status_code is trace.StatusCode.ERROR
 
 
 def test_without_opentelemetry_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:

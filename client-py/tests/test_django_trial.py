@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 
 from molt_accel import testing
-from molt_accel.django import molt_offload, offload, signals, switch, trial
+from molt_accel.django import aoffload, molt_offload, offload, signals, switch, timing, trial
 from molt_accel.errors import MoltBusy, MoltInvalidInput, MoltTimeout, MoltUnavailable
+from stub import StubClient
 
 NUMBERS = {"values": [1, 2, 3]}
 
@@ -115,6 +118,20 @@ def test_the_shadow_logs_a_diff_where_they_differ(fake: testing.Fake, caplog: An
     assert told and told[0] in record.getMessage()
 
 
+def test_the_path_stays_within_its_line(caplog: Any) -> None:
+    def fail(payload: Any, params: Any) -> Any:
+        raise KeyError("values")
+
+    for entry in (fail, lambda payload, params: 1):
+        with testing.fake({"sum": entry}):
+            asked = RequestFactory().post("/sum/%0Aforged", NUMBERS, content_type="application/json")
+            view_of({"sum": 7}, shadow=1.0, timeout=60.0)(asked)
+    assert [record.getMessage().split("\n")[0][:24] for record in caplog.records] == [
+        "POST /sum/\\nforged: shad",
+        "POST /sum/\\nforged: the ",
+    ]
+
+
 async def test_the_shadow_of_an_async_view(fake: testing.Fake, caplog: Any) -> None:
     @molt_offload(entry="sum", shadow=1.0)
     async def view(request: HttpRequest) -> HttpResponse:
@@ -123,6 +140,34 @@ async def test_the_shadow_of_an_async_view(fake: testing.Fake, caplog: Any) -> N
     request = AsyncRequestFactory().post("/sum/", NUMBERS, content_type="application/json")
     assert json.loads((await view(request)).content) == {"sum": 7}
     assert '+ "sum": 6' in caplog.text
+
+
+def test_a_body_that_django_would_not_take_into_memory_is_the_views_alone(fake: testing.Fake) -> None:
+    @molt_offload(entry="sum", shadow=1.0)
+    def view(request: HttpRequest) -> HttpResponse:
+        return JsonResponse({"bytes": len(request.read())})
+
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000):
+        request = RequestFactory().post("/sum/", b"x" * 1001, content_type="application/octet-stream")
+        assert json.loads(view(request).content) == {"bytes": 1001}
+        assert fake.calls == []
+        request = RequestFactory().post("/sum/", b"x" * 1001, content_type="application/octet-stream")
+        del request.META["CONTENT_LENGTH"]  # chunked: its length shows when it is too late
+        assert view(request).status_code == 200 and fake.calls == []
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=None):
+        assert json.loads(post(view).content) == {"bytes": len(json.dumps(NUMBERS))}
+    assert [call.payload for call in fake.calls] == [NUMBERS]
+
+
+def test_the_own_code_reads_what_the_worker_would_have_been_sent(fake: testing.Fake) -> None:
+    body = {"values": list(range(1000))}
+    molt = {"SHM": "/molt-tests-nobody"}
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1000, MOLT=molt):
+        assert json.loads(post(view_of(percent=100), body).content) == {"sum": 499500} and len(fake.calls) == 1
+        with override_settings(MOLT={**molt, "OFFLOAD": False}):
+            assert json.loads(post(view_of(), body).content) == {"sum": 499500} and len(fake.calls) == 1
+        with pytest.raises(RequestDataTooBig):  # the view was never in the worker's place: it is as it was
+            post(view_of(shadow=0.5), body)
 
 
 def test_a_share_of_nothing_leaves_the_worker_alone(fake: testing.Fake) -> None:
@@ -211,9 +256,43 @@ def test_server_timing_shows_the_cost_where_it_is_wanted(fake: testing.Fake) -> 
     with override_settings(DEBUG=True):
         header = post(view).headers["Server-Timing"]
     names = [part.split(";")[0].strip() for part in header.split(",")]
-    assert names == ["molt", "molt-queue", "molt-run", "molt-transport"] and 'desc="sum"' in header
+    assert names == ["molt", "molt-copy", "molt-queue", "molt-run", "molt-transport"] and 'desc="sum"' in header
     with override_settings(DEBUG=True, MOLT={"SERVER_TIMING": False}):
         assert "Server-Timing" not in post(view).headers
+
+
+def test_server_timing_keeps_apart_what_worker_client_and_project_cost(
+    stub: StubClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def spend(seconds: float, result: Any = None) -> Any:
+        clock[0] += seconds
+        return result
+
+    monkeypatch.setattr(timing, "now", lambda: clock[0])
+    exchange = stub.exchange
+    monkeypatch.setattr(stub, "exchange", lambda *args: spend(4.0, exchange(*args)))
+    request = RequestFactory().post("/", b"[1]", content_type="application/json")
+    monkeypatch.setattr(request, "read", lambda size: spend(2.0, b"[1]"))  # a slow upload
+    with override_settings(MOLT={"SERVER_TIMING": True}):
+        response = offload(request, entry="e", params=lambda request: spend(1.0, {}), response=lambda *_: spend(8.0, 1))
+        assert response.headers["Server-Timing"] == (
+            'molt;desc="e";dur=15000.000, molt-copy;dur=2000.000, molt-queue;dur=0.001, molt-run;dur=0.002, '
+            "molt-transport;dur=3999.997"
+        )
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_an_error_answer_has_a_server_timing_too(stub: StubClient, way: str) -> None:
+    stub.answer = MoltBusy("full")
+    with override_settings(MOLT={"SERVER_TIMING": True}):
+        if way == "sync":
+            response = post(molt_offload(entry="e")(lambda request: None))
+        else:
+            response = await aoffload(AsyncRequestFactory().post("/"), entry="e")
+    header = response.headers["Server-Timing"]
+    assert re.fullmatch(r'molt;desc="e";dur=[\d.]+, molt-copy;dur=[\d.]+, molt-failed;desc="busy"', header), header
 
 
 def test_offload_inside_a_view_has_no_code_of_its_own_to_go_back_to(fake: testing.Fake) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import ninja
 import pytest
+from django.contrib.auth.decorators import permission_required
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured
@@ -21,10 +22,10 @@ from django.views import View
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 from ninja.security import HttpBearer
-from rest_framework.authentication import BasicAuthentication
+from rest_framework.authentication import BasicAuthentication, SessionAuthentication
 from rest_framework.decorators import api_view, authentication_classes, permission_classes, throttle_classes
 from rest_framework.exceptions import AuthenticationFailed
-from rest_framework.permissions import IsAuthenticated
+from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
@@ -73,6 +74,33 @@ class DrfClass(APIView):
         return offload(request, entry="sum", payload=request.data, params=who)
 
 
+class Nobody(BasePermission):
+    def has_permission(self, request: Any, view: Any) -> bool:
+        return False
+
+
+@api_view(["POST"])
+@authentication_classes([Basic])
+@permission_classes([IsAuthenticated, Nobody])
+@molt_offload(entry="sum", fallback=True)
+def drf_forbidden(request: Request) -> HttpResponse:
+    raise AssertionError("never reached")
+
+
+@api_view(["POST"])
+@authentication_classes([SessionAuthentication])
+@permission_classes([IsAuthenticated])
+@molt_offload(entry="sum")
+def drf_session(request: Request) -> HttpResponse:
+    raise AssertionError("offloaded views do not run")
+
+
+@permission_required("shop.add_order", raise_exception=True)
+@molt_offload(entry="sum", fallback=True)
+def forbidden(request: HttpRequest) -> HttpResponse:
+    raise AssertionError("never reached")
+
+
 class Plain(LoginRequiredMixin, View):
     raise_exception = True
 
@@ -85,6 +113,14 @@ class Decorated(LoginRequiredMixin, View):
     raise_exception = True
 
     def post(self, request: HttpRequest) -> HttpResponse:
+        raise AssertionError("offloaded methods do not run")
+
+
+@method_decorator(molt_offload(entry="sum"), name="post")
+class AsyncDecorated(LoginRequiredMixin, View):
+    raise_exception = True
+
+    async def post(self, request: HttpRequest) -> HttpResponse:
         raise AssertionError("offloaded methods do not run")
 
 
@@ -110,7 +146,10 @@ def signed_in(get_response: Any) -> Any:
     """Middleware in place of sessions: whoever sends X-User is signed in."""
 
     def middleware(request: HttpRequest) -> Any:
-        request.user = SimpleNamespace(is_authenticated="x-user" in request.headers)  # type: ignore[assignment]
+        known = "x-user" in request.headers
+        request.user = SimpleNamespace(  # type: ignore[assignment]
+            is_authenticated=known, is_active=known, has_perms=lambda names: "x-may" in request.headers
+        )
         return get_response(request)
 
     return middleware
@@ -140,6 +179,10 @@ async def adirect(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("drf/", drf_function),
     path("drf-class/", DrfClass.as_view()),
+    path("drf-forbidden/", drf_forbidden),
+    path("drf-session/", drf_session),
+    path("forbidden/", forbidden),
+    path("async-decorated/", AsyncDecorated.as_view()),
     path("plain/", Plain.as_view()),
     path("decorated/", Decorated.as_view()),
     path("bare/", Bare.as_view()),
@@ -175,6 +218,31 @@ def test_rest_framework_authenticates_first(fake: testing.Fake, url: str) -> Non
     assert response.json() == {"sum": 6, "who": "ann"}
 
 
+def test_who_is_known_and_may_not_is_a_403_and_reaches_no_worker(fake: testing.Fake) -> None:
+    site = Client()
+    assert site.post("/drf-forbidden/", NUMBERS, content_type="application/json").status_code == 401
+    known = basic("secret")
+    assert site.post("/drf-forbidden/", NUMBERS, content_type="application/json", headers=known).status_code == 403
+    ann = {"x-user": "ann"}
+    assert site.post("/forbidden/", NUMBERS, content_type="application/json", headers=ann).status_code == 403
+    assert fake.calls == []
+    ann["x-may"] = "1"
+    assert site.post("/forbidden/", NUMBERS, content_type="application/json", headers=ann).json() == {"sum": 6}
+
+
+def test_session_authentication_of_rest_framework_keeps_its_csrf_check(fake: testing.Fake) -> None:
+    site, ann = Client(enforce_csrf_checks=True), {"x-user": "ann"}
+    refused = site.post("/drf-session/", NUMBERS, content_type="application/json", headers=ann)
+    assert refused.status_code == 403 and "CSRF" in refused.json()["detail"]
+    assert site.post("/drf-session/", NUMBERS, content_type="application/json").status_code == 403
+    assert fake.calls == []
+    token = "a" * 32
+    site.cookies["csrftoken"] = token
+    ann["x-csrftoken"] = token
+    answer = site.post("/drf-session/", NUMBERS, content_type="application/json", headers=ann)
+    assert answer.json() == {"sum": 6}
+
+
 def test_rest_framework_throttles_and_keeps_its_methods(fake: testing.Fake) -> None:
     site = Client()
     statuses = [
@@ -207,6 +275,17 @@ def test_mixins_of_class_based_views_run(fake: testing.Fake, url: str) -> None:
     assert site.get(url, headers=ann).status_code == 405
     assert site.post(url, NUMBERS, content_type="application/json", headers=ann).json() == {"sum": 6}
     assert len(fake.calls) == 1
+
+
+async def test_an_async_method_of_a_class_based_view(fake: testing.Fake) -> None:
+    site, ann = AsyncClient(), {"x-user": "ann"}
+    for _ in range(2):  # the second time by what the first one found out
+        answer = await site.post("/async-decorated/", NUMBERS, content_type="application/json", headers=ann)
+        assert answer.json() == {"sum": 6}
+    assert len(fake.calls) == 2
+    assert (await site.post("/async-decorated/", NUMBERS, content_type="application/json")).status_code == 403
+    assert (await site.get("/async-decorated/", headers=ann)).status_code == 405
+    assert len(fake.calls) == 2
 
 
 def test_a_decorated_dispatch_is_refused_with_the_mixins_it_would_skip(fake: testing.Fake) -> None:

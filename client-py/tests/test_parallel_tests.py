@@ -24,7 +24,7 @@ def test_processes_share_no_worker_and_leave_none(start_method: str, tmp_path: P
         text=True,
         timeout=300,
     )
-    assert ran.returncode == 0 and "Ran 5 tests" in ran.stderr, ran.stderr
+    assert ran.returncode == 0 and "Ran 6 tests" in ran.stderr, ran.stderr
     seen = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
     assert {name.split()[0] for name in seen} == {"First", "Second", "Third", "Fourth"}
     assert str(os.getpid()) not in {name.split()[1] for name in seen}, "they ran in children of the runner"

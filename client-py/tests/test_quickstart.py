@@ -46,7 +46,8 @@ class Reader:
             file = FILE.search(block["before"])
             if block["kind"] == "console":
                 self._type(text)
-            elif file is not None:
+            else:
+                assert file is not None, f"a block that is neither typed nor a file:\n{text}"
                 mode = "a" if block["before"].startswith("At the end of") else "w"
                 with (self.folder / file["path"]).open(mode) as written:
                     written.write(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -135,6 +136,33 @@ def test_a_stopped_worker_is_a_504(own: molt_accel.SpawnedClient) -> None:
             assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 504
         finally:
             os.kill(own.worker.pid, signal.SIGCONT)
+
+
+async def test_a_stopped_worker_is_a_504_of_an_async_view_and_the_loop_goes_on(own: molt_accel.SpawnedClient) -> None:
+    with override_settings(MOLT={"SHM": own.shm, "TIMEOUT": 0.3}):
+        site, turns = AsyncClient(), 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0.01)
+                turns += 1
+
+        assert (await site.post("/acompute/", NUMBERS, content_type="application/json")).json() == RESULT
+        beside = asyncio.create_task(others())
+        stop(own.worker.pid)
+        try:
+            began = time.monotonic()
+            asked = [site.post("/acompute/", NUMBERS, content_type="application/json") for _ in range(20)]
+            statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
+            took = time.monotonic() - began
+        finally:
+            os.kill(own.worker.pid, signal.SIGCONT)
+        beside.cancel()
+        assert set(statuses) == {504} and took < 3, (statuses, took)
+        assert turns >= 5, "whoever else runs in the loop is served meanwhile"
+        answers = [(await site.post("/acompute/", NUMBERS, content_type="application/json")).status_code]
+        assert answers == [200], "the same session serves again"
 
 
 def test_a_worker_that_hangs_does_not_take_the_site_along(own: molt_accel.SpawnedClient) -> None:

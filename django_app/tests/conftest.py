@@ -4,18 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.conf import settings
-from django.test import Client, override_settings
+from django.test import Client
+from molt_accel import SpawnedClient
 
 from tests.processes import TOKEN, Worker
 
 
 @pytest.fixture(scope="session")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A running worker that this process's Django settings point at."""
-    folder: Path = tmp_path_factory.mktemp("worker")
-    with Worker(folder) as running, override_settings(MOLT={**settings.MOLT, "SHM": running.shm}):
-        yield running
+def worker(molt_worker: SpawnedClient) -> SpawnedClient:
+    """The worker of molt_accel's own fixture: the settings' manifest, and every view of this process uses it."""
+    return molt_worker
 
 
 @pytest.fixture

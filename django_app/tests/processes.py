@@ -71,7 +71,7 @@ class Held:
 
 
 class Worker:
-    """molt_worker with the demo's manifest, under a segment name of its own."""
+    """`manage.py molt_worker`, under a segment name of its own, for tests that kill it and start it again."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.shm = f"/molt-django-{os.getpid()}-{next(_numbers):03}"
@@ -81,9 +81,13 @@ class Worker:
 
     def start(self) -> Self:
         """Starts it and waits until it answers."""
-        command = [binary("molt_worker", "MOLT_WORKER"), "--shm", self.shm]
-        command += ["--socket", str(self.folder / "molt.sock"), "--exports", str(ROOT / "molt_exports.json")]
-        self.held = Held([*command, *self.options], self.folder / "worker.log", unlink=self.shm)
+        self.held = Held(
+            [sys.executable, str(ROOT / "manage.py"), "molt_worker", "--", *self.options],
+            self.folder / "worker.log",
+            unlink=self.shm,
+            MOLT_SHM=self.shm,
+            MOLT_SOCKET=str(self.folder / "molt.sock"),
+        )
         until(self._answers, "the worker answers")
         return self
 

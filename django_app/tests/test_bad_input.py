@@ -13,7 +13,6 @@ from django.test import Client, RequestFactory
 from molt_accel.django import offload
 
 from orders import generate, table_data
-from tests.processes import Worker
 from tests.unread import Unread
 
 JSON = "application/json"
@@ -36,12 +35,12 @@ def check_error(response: HttpResponse, status: int = 400) -> dict[str, object]:
 
 
 @pytest.fixture
-def goes_on(worker: Worker, http: Client) -> Iterator[None]:
+def goes_on(worker: molt_accel.SpawnedClient, http: Client) -> Iterator[None]:
     """After the test, the same worker process still answers."""
-    before = worker.stat()["worker"]["pid"]
+    before = worker.stats()["worker"]["pid"]
     yield
     assert http.post("/offload/", GOOD, content_type=JSON).status_code == 200
-    assert worker.stat()["worker"]["pid"] == before
+    assert worker.stats()["worker"]["pid"] == before
 
 
 UNREADABLE_JSON = {
@@ -142,16 +141,16 @@ def test_a_column_of_another_type(goes_on: None, http: Client) -> None:
 
 
 @pytest.mark.parametrize("address", ["/baseline/", "/tuned/", "/offload/", "/aoffload/", "/offload/table/"])
-def test_a_body_over_the_limit_is_refused_unread(goes_on: None, worker: Worker, address: str) -> None:
-    before = worker.stat()["arena"]["used_bytes"]
+def test_a_body_over_the_limit_is_refused_unread(goes_on: None, worker: molt_accel.SpawnedClient, address: str) -> None:
+    before = worker.stats()["arena"]["used_bytes"]
     too_long = {"wsgi.input": Unread(), "CONTENT_LENGTH": str(settings.BODY_LIMIT + 1)}
     token = {"HTTP_AUTHORIZATION": "Bearer demo-token"}
     response = Client().generic("POST", address, b"", content_type=JSON, **too_long, **token)
     check_error(response, status=413)
-    assert worker.stat()["arena"]["used_bytes"] == before
+    assert worker.stats()["arena"]["used_bytes"] == before
 
 
-def test_an_unknown_entry(goes_on: None, worker: Worker) -> None:
+def test_an_unknown_entry(goes_on: None, worker: molt_accel.SpawnedClient) -> None:
     request = RequestFactory().post("/", b"{}", content_type=JSON)
     response = offload(request, entry="no_such_entry")
     assert response.status_code == 500
@@ -160,7 +159,7 @@ def test_an_unknown_entry(goes_on: None, worker: Worker) -> None:
         client.call("no_such_entry", {})
 
 
-def test_a_codec_that_the_entry_does_not_take(goes_on: None, worker: Worker, http: Client) -> None:
+def test_a_codec_that_the_entry_does_not_take(goes_on: None, worker: molt_accel.SpawnedClient, http: Client) -> None:
     check_error(http.post("/offload/", TABLE, content_type=ARROW))
     check_error(http.post("/offload/", b"a,b", content_type="text/csv"))
     with molt_accel.attach(shm=worker.shm) as client:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from django.test import Client, override_settings
+from molt_accel import SpawnedClient
 
 from orders import generate, table_data
-from tests.processes import Worker
 
 ARROW = "application/vnd.apache.arrow.stream"
 
@@ -17,7 +17,7 @@ def lines_for(megabytes: float) -> int:
 
 
 @pytest.mark.parametrize("megabytes", [0.3, 1, 3, 10])
-def test_json_bodies(worker: Worker, http: Client, megabytes: float) -> None:
+def test_json_bodies(worker: SpawnedClient, http: Client, megabytes: float) -> None:
     body = generate.body(lines_for(megabytes), 1)
     expected = http.post("/tuned/", body, content_type="application/json")
     with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=1024):  # the offloaded view does not go by it
@@ -27,7 +27,7 @@ def test_json_bodies(worker: Worker, http: Client, megabytes: float) -> None:
 
 
 @pytest.mark.parametrize("rows", [10_000, 300_000])
-def test_arrow_bodies(worker: Worker, http: Client, rows: int) -> None:
+def test_arrow_bodies(worker: SpawnedClient, http: Client, rows: int) -> None:
     body = table_data.body(rows, seed=4)
     assert 300_000 < len(body) < 11_000_000
     response = http.post("/offload/table/", body, content_type=ARROW)

@@ -7,10 +7,11 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
+from molt_accel import SpawnedClient
 
 from orders import generate
 from orders.tests.requests import generated_requests
-from tests.processes import TOKEN, Worker
+from tests.processes import TOKEN
 
 REQUESTS = 1_000
 
@@ -20,7 +21,7 @@ def outcome(response: HttpResponse) -> tuple[int, object]:
     return response.status_code, json.loads(response.content)
 
 
-def test_equal_over_generated_requests(worker: Worker, http: Client) -> None:
+def test_equal_over_generated_requests(worker: SpawnedClient, http: Client) -> None:
     statuses = []
     for number, body in enumerate(generated_requests(REQUESTS, seed=20261123)):
         baseline, tuned, offload = (
@@ -35,14 +36,14 @@ def test_equal_over_generated_requests(worker: Worker, http: Client) -> None:
     assert min(statuses.count(200), statuses.count(400)) > REQUESTS / 10
 
 
-def test_equal_for_the_demos_default_size(worker: Worker, http: Client) -> None:
+def test_equal_for_the_demos_default_size(worker: SpawnedClient, http: Client) -> None:
     body = generate.body(2_000, 1)
     baseline = outcome(http.post("/baseline/", body, content_type="application/json"))
     assert baseline[0] == 200
     assert outcome(http.post("/offload/", body, content_type="application/json")) == baseline
 
 
-def test_equal_through_the_async_view(worker: Worker, http: Client) -> None:
+def test_equal_through_the_async_view(worker: SpawnedClient, http: Client) -> None:
     post = async_to_sync(AsyncClient().post)
     for body in [generate.body(2_000, 1), *generated_requests(20, seed=2)]:
         expected = outcome(http.post("/baseline/", body, content_type="application/json"))
@@ -50,7 +51,7 @@ def test_equal_through_the_async_view(worker: Worker, http: Client) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"])
-def test_messagepack_in_and_out(worker: Worker, http: Client, content_type: str) -> None:
+def test_messagepack_in_and_out(worker: SpawnedClient, http: Client, content_type: str) -> None:
     body = generate.body(200, 3)
     expected = json.loads(http.post("/baseline/", body, content_type="application/json").content)
     packed = msgpack.packb(json.loads(body))

@@ -4,15 +4,14 @@ import os
 
 from django.conf import settings
 from django.test import Client, override_settings
+from molt_accel import SpawnedClient
 
-from tests.processes import Worker
 
-
-def test_ready(worker: Worker, http: Client) -> None:
+def test_ready(worker: SpawnedClient, http: Client) -> None:
     response = http.get("/health/")
     assert response.status_code == 200
     assert response.json()["status"] == "ok"
-    assert response.json()["pid"] == worker.held.pid
+    assert response.json()["pid"] == worker.worker.pid
 
 
 def test_no_worker(http: Client) -> None:

@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connections
 from django.test import Client, override_settings
+from molt_accel import SpawnedClient
 
 from orders.report import COLUMNS, TOP, by_duckdb, by_polars, files, generate
 from tests.processes import GRANIAN_WSGI, Server, Worker
@@ -27,7 +28,7 @@ LAST_DAY = generate.FIRST_DAY + timedelta(generate.DAYS - 1)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, worker: Worker, django_db_blocker) -> Iterator[Path]:
+def data(tmp_path_factory: pytest.TempPathFactory, worker: SpawnedClient, django_db_blocker) -> Iterator[Path]:
     """Order lines in files, in the database and in the worker."""
     folder = tmp_path_factory.mktemp("report") / "data"
     with django_db_blocker.unblock(), at(folder):
@@ -208,7 +209,7 @@ def test_without_a_worker_nothing_can_be_loaded(data: Path) -> None:
         call_command("report_data", load=True)
 
 
-def test_under_a_web_server(data: Path, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_under_a_web_server(data: Path, worker: SpawnedClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMO_REPORT_DATA", str(data))
     with Server(GRANIAN_WSGI, tmp_path, worker.shm) as server:
         for query in ("region=north&from=2025-03-01&to=2025-03-31", "from=2024-01-01&to=2025-12-31"):

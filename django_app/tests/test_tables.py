@@ -10,13 +10,12 @@ import pytest
 from django.test import Client
 
 from orders import table_data, table_summary
-from tests.processes import Worker
 
 ARROW = "application/vnd.apache.arrow.stream"
 
 
 @pytest.mark.parametrize("rows", [1, 100, 10_000, 100_000])
-def test_equal_summaries(worker: Worker, http: Client, rows: int) -> None:
+def test_equal_summaries(worker: molt_accel.SpawnedClient, http: Client, rows: int) -> None:
     body = table_data.body(rows, seed=rows)
     baseline = http.post("/baseline/table/", body, content_type=ARROW)
     offload = http.post("/offload/table/", body, content_type=ARROW)
@@ -24,21 +23,21 @@ def test_equal_summaries(worker: Worker, http: Client, rows: int) -> None:
     assert json.loads(offload.content) == json.loads(baseline.content)
 
 
-def test_no_rows(worker: Worker, http: Client) -> None:
+def test_no_rows(worker: molt_accel.SpawnedClient, http: Client) -> None:
     body = table_data.stream(table_data.table(0))
     for address in ("/baseline/table/", "/offload/table/"):
         response = http.post(address, body, content_type=ARROW)
         assert (response.status_code, json.loads(response.content)) == (200, [])
 
 
-def test_batches_make_no_difference(worker: Worker, http: Client) -> None:
+def test_batches_make_no_difference(worker: molt_accel.SpawnedClient, http: Client) -> None:
     table = table_data.table(1_000, seed=5)
     pieces = pa.Table.from_batches(table.to_batches(max_chunksize=7))
     answers = [http.post("/offload/table/", table_data.stream(each), content_type=ARROW) for each in (table, pieces)]
     assert json.loads(answers[0].content) == json.loads(answers[1].content)
 
 
-def test_lines_that_lack_a_value_are_left_out(worker: Worker, http: Client) -> None:
+def test_lines_that_lack_a_value_are_left_out(worker: molt_accel.SpawnedClient, http: Client) -> None:
     table = table_data.table(600, seed=6)
     holes = [
         pa.array([None if row % 6 == column else value for row, value in enumerate(values.to_pylist())], values.type)
@@ -52,7 +51,7 @@ def test_lines_that_lack_a_value_are_left_out(worker: Worker, http: Client) -> N
 
 
 @pytest.mark.parametrize("address", ["/baseline/table/", "/offload/table/"])
-def test_the_reduced_table_as_arrow(worker: Worker, http: Client, address: str) -> None:
+def test_the_reduced_table_as_arrow(worker: molt_accel.SpawnedClient, http: Client, address: str) -> None:
     body = table_data.body(10_000, seed=9)
     response = http.post(address, body, content_type=ARROW, headers={"Accept": ARROW})
     assert response.status_code == 200
@@ -61,13 +60,13 @@ def test_the_reduced_table_as_arrow(worker: Worker, http: Client, address: str) 
 
 
 @pytest.mark.parametrize("rows", [100, 10_000])
-def test_a_posted_table_is_not_copied(worker: Worker, http: Client, rows: int) -> None:
+def test_a_posted_table_is_not_copied(worker: molt_accel.SpawnedClient, http: Client, rows: int) -> None:
     response = http.post("/offload/table/", table_data.body(rows), content_type=ARROW)
     assert response.status_code == 200
     assert response.molt.copied_bytes == 0
 
 
-def test_a_placed_table_is_read_where_it_lies(worker: Worker) -> None:
+def test_a_placed_table_is_read_where_it_lies(worker: molt_accel.SpawnedClient) -> None:
     with (
         molt_accel.attach(shm=worker.shm) as client,
         client.call("table_summary", table_data.table(10_000), codec="arrow") as answer,

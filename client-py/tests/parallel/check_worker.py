@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from django.conf import settings
-from django.test import SimpleTestCase, TestCase
+from django.test import SimpleTestCase, TestCase, override_settings
 
 from molt_accel import testing
+from molt_accel.django import client
 
 
 class WithAWorker(SimpleTestCase):
@@ -46,6 +47,19 @@ class Third(WithAWorker, TestCase):
 class Fourth(WithAWorker, TestCase):
     def test_it(self) -> None:
         self.ask()
+
+
+class Unnamed(SimpleTestCase):
+    """A project that leaves the default name: its tests never reach the worker that a developer has running."""
+
+    def test_it(self) -> None:
+        with override_settings(MOLT={}):
+            self.assertEqual(client().shm, f"/molt-test-{os.getpid()}")
+            self.assertEqual(self.client.post("/compute/", {"values": [1]}).status_code, 503)
+        with override_settings(MOLT={"SHM": "/molt0"}):
+            self.assertEqual(client().shm, "/molt0", "who names it means it")
+        with override_settings(MOLT={"SOCKET": "/tmp/molt-tests-nobody.sock"}):
+            self.assertIsNone(client().shm)
 
 
 class Faked(SimpleTestCase):

@@ -12,9 +12,10 @@ from django.http.response import HttpResponseBase
 
 from .. import codecs
 from ..answer import Answer
-from ..errors import MoltBusy, MoltError, MoltInvalidInput, MoltTooLarge
+from ..errors import MoltBusy, MoltCancelled, MoltError, MoltInvalidInput, MoltTooLarge
 from . import metrics, settings, signals, timing
 from .body import discard
+from .lines import quoted
 
 logger = logging.getLogger("molt_accel.request")
 
@@ -65,43 +66,79 @@ def codec_of_answer(request: HttpRequest) -> int:
 
 
 def success(
-    request: HttpRequest, entry: str, answer: Answer, shape: Callable[[HttpRequest, Any], Any] | None, began: float
+    request: HttpRequest,
+    entry: str,
+    answer: Answer,
+    shape: Callable[[HttpRequest, Any], Any] | None,
+    clock: timing.Clock,
 ) -> HttpResponseBase:
     """The HTTP answer: the worker's bytes, or what `shape(request, decoded)` makes of them. `.molt` has the metrics."""
     if shape is None:
         response = HttpResponse(answer.body, content_type=CONTENT_TYPES[answer.codec])
-        return _measured(response, entry, answer, began)
-    return shaped(shape(request, codecs.decode(answer.codec, answer.body)), entry, answer, began)
+        if answer.codec != codecs.RAW:  # which it is was for the Accept header to say: a cache must know
+            response.headers["Vary"] = "Accept"
+        return _measured(response, entry, answer, clock)
+    return shaped(shape(request, codecs.decode(answer.codec, answer.body)), entry, answer, clock)
 
 
-def shaped(result: Any, entry: str, answer: Answer, began: float) -> HttpResponseBase:
+def shaped(result: Any, entry: str, answer: Answer, clock: timing.Clock) -> HttpResponseBase:
     """What `response=` returned, as an HTTP answer."""
     response = result if isinstance(result, HttpResponseBase) else JsonResponse(result, safe=False)
-    return _measured(response, entry, answer, began)
+    return _measured(response, entry, answer, clock)
 
 
-def _measured(response: HttpResponseBase, entry: str, answer: Answer, began: float) -> HttpResponseBase:
+def _measured(response: HttpResponseBase, entry: str, answer: Answer, clock: timing.Clock) -> HttpResponseBase:
     response.molt = answer.metrics  # type: ignore[attr-defined]
-    timing.offloaded(response, entry, began, answer.metrics)
+    timing.offloaded(response, entry, clock, answer.metrics)
     return response
 
 
-def failure(request: HttpRequest, error: MoltError) -> HttpResponse:
+def failure(request: HttpRequest, error: MoltError, entry: str, clock: timing.Clock) -> HttpResponse:
     """The HTTP answer for an outcome other than ok, its line in the log and its signal."""
+    status = _log_failure(request, error)
+    signals.tell(signals.request_failed, sender=error.entry, request=request, error=error, status=status)
+    return _failed(request, error, status, entry, clock)
+
+
+async def afailure(request: HttpRequest, error: MoltError, entry: str, clock: timing.Clock) -> HttpResponse:
+    """`failure` for async views."""
+    status = _log_failure(request, error)
+    await signals.atell(signals.request_failed, sender=error.entry, request=request, error=error, status=status)
+    return _failed(request, error, status, entry, clock)
+
+
+async def abandoned(request: HttpRequest, entry: str) -> None:
+    """Logs and signals that an async view was cancelled while it waited; there is nobody to answer."""
+    error = cancelled(entry)
+    status = _log_failure(request, error)
+    await signals.atell(signals.request_failed, sender=entry, request=request, error=error, status=status)
+
+
+def cancelled(entry: str) -> MoltCancelled:
+    """The outcome of a request whose async view was cancelled: what asyncio raises there is no MoltError."""
+    return MoltCancelled("the view was cancelled, as it is when its HTTP client hangs up", entry=entry)
+
+
+def _log_failure(request: HttpRequest, error: MoltError) -> int:
     status = status_of(error)
     logger.log(
         logging.ERROR if status >= 500 and not isinstance(error, MoltBusy) else logging.INFO,
         "%s %s: %s %s: %s",
         request.method,
-        request.path,
+        quoted(request.path),
         error.entry or "molt",
         error.outcome,
-        error,
+        quoted(error),
         extra={"request": request, "status_code": status, "entry": error.entry, "outcome": error.outcome},
     )
-    signals.request_failed.send_robust(sender=error.entry, request=request, error=error, status=status)
+    return status
+
+
+def _failed(request: HttpRequest, error: MoltError, status: int, entry: str, clock: timing.Clock) -> HttpResponse:
     discard(request, settings.read().MAX_BODY)
-    return worded(request, error, status)
+    response = worded(request, error, status)
+    timing.failed(response, entry, clock, error.outcome)
+    return response
 
 
 def worded(request: HttpRequest, error: MoltError, status: int) -> HttpResponse:
@@ -120,18 +157,29 @@ def status_of(error: MoltError) -> int:
 
 def fallback(request: HttpRequest, error: MoltError) -> str:
     """Logs and signals that the view's own code runs; returns why, in a word."""
+    _log_fallback(request, error)
+    signals.tell(signals.fell_back, sender=error.entry, request=request, error=error)
+    return error.outcome
+
+
+async def afallback(request: HttpRequest, error: MoltError) -> str:
+    """`fallback` for async views."""
+    _log_fallback(request, error)
+    await signals.atell(signals.fell_back, sender=error.entry, request=request, error=error)
+    return error.outcome
+
+
+def _log_fallback(request: HttpRequest, error: MoltError) -> None:
     logger.warning(
         "%s %s: %s %s, the view runs instead: %s",
         request.method,
-        request.path,
+        quoted(request.path),
         error.entry or "molt",
         error.outcome,
-        error,
+        quoted(error),
         extra={"request": request, "entry": error.entry, "outcome": error.outcome, "fallback": True},
     )
     metrics.fell_back(error, error.entry or "molt")
-    signals.fell_back.send_robust(sender=error.entry, request=request, error=error)
-    return error.outcome
 
 
 def _body(error: MoltError) -> dict[str, Any]:

@@ -8,8 +8,9 @@
 | molt.E004 | error | a table (`MOLT["TABLES"]`) whose queryset is none, or that lacks pyarrow |
 | molt.W001 | warning | no worker answers: not started, of another version, another user's |
 | molt.W002 | warning | no `molt_worker` executable, where no worker runs either |
-| molt.W003 | warning | too little room in /dev/shm for a worker that has yet to start |
+| molt.W003 | warning | too little room in /dev/shm for a worker that has yet to start, or for its `MOLT["ARENA"]` |
 | molt.W004 | warning | a worker that serves another manifest than `MOLT["EXPORTS"]` |
+| molt.W005 | warning | a decorator whose entry the manifest has and the running worker not yet |
 
 What concerns the worker alone is a warning: image builds and migrations run where there is none.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -31,7 +33,8 @@ from django.core.exceptions import ImproperlyConfigured
 from .._find_worker import find_worker
 from ..client import Client
 from ..errors import MoltError
-from . import settings, skew, tables
+from . import command, settings, skew, tables
+from .sizes import bytes_of
 
 SMALLEST_SHM_BYTES = 64 * 2**20
 """Free bytes of /dev/shm under which a worker gets no arena to speak of; a container's default, whole."""
@@ -47,11 +50,7 @@ def check(app_configs: Sequence[Any] | None = None, **kwargs: Any) -> list[Check
     found: list[CheckMessage] = []
     exported = _exported(wanted, found)
     running = _running(wanted, found)
-    if running is not None:
-        found += _unknown(running, f"the worker of {wanted.SHM or wanted.SOCKET}")
-    elif exported is not None:
-        found += _unknown(exported, "the manifest")
-    return found + _tables(wanted)
+    return found + _unknown(running, f"the worker of {wanted.SHM or wanted.SOCKET}", exported) + _tables(wanted)
 
 
 def _tables(wanted: settings.Settings) -> list[CheckMessage]:
@@ -75,7 +74,7 @@ def _running(wanted: settings.Settings, found: list[CheckMessage]) -> Collection
         found += _skew(client)
         return [entry["name"] for entry in client.stats()["entries"]]
     except MoltError as reason:
-        found.append(_message(Warning, str(reason), "molt.W001", "start one: `manage.py molt_worker`"))
+        found.append(_absent(str(reason)))
     finally:
         client.close()
     try:
@@ -83,8 +82,16 @@ def _running(wanted: settings.Settings, found: list[CheckMessage]) -> Collection
     except FileNotFoundError as reason:
         found.append(_message(Warning, str(reason), "molt.W002"))
     if wanted.SHM is not None:
-        found += _room()
+        found += _room(wanted)
     return None
+
+
+def _absent(text: str) -> CheckMessage:
+    """Nobody answers. Where there is none, the command that starts one; else the library knows better what to do."""
+    message = _message(Warning, text, "molt.W001")
+    if message.hint is None or message.hint.startswith("start "):
+        message.hint = "start one: `manage.py molt_worker`"
+    return message
 
 
 def _skew(client: Client) -> list[CheckMessage]:
@@ -95,19 +102,26 @@ def _skew(client: Client) -> list[CheckMessage]:
     return [] if text is None else [_message(Warning, text, "molt.W004", skew.HINT)]
 
 
-def _room() -> list[CheckMessage]:
+def _room(wanted: settings.Settings) -> list[CheckMessage]:
+    arena = command.arena(wanted)
+    needed = SMALLEST_SHM_BYTES
+    with suppress(ValueError):  # the worker itself says of its flag that it is none
+        needed = (arena and bytes_of(arena)) or needed
     try:
         room = os.statvfs("/dev/shm")
     except OSError as reason:
         return [_message(Warning, f"/dev/shm: {reason}", "molt.W003", _ROOM_HINT)]
     free = room.f_bavail * room.f_frsize
-    if free >= SMALLEST_SHM_BYTES:
+    if free >= needed:
         return []
-    text = f"/dev/shm has {free:,} bytes free; a worker with a name wants {SMALLEST_SHM_BYTES:,} or more"
+    whose = "a worker with a name wants" if arena is None else f"an arena of {arena} takes"
+    text = f"/dev/shm has {free:,} bytes free; {whose} {needed:,} or more"
     return [_message(Warning, text, "molt.W003", _ROOM_HINT)]
 
 
-_ROOM_HINT = "`docker run --shm-size 1g`, or a worker without a name: `molt_worker --memfd --socket PATH`"
+_ROOM_HINT = (
+    "`docker run --shm-size 1g`, a smaller arena, or a worker without a name: `molt_worker --memfd --socket PATH`"
+)
 
 
 def _exported(wanted: settings.Settings, found: list[CheckMessage]) -> Collection[str] | None:
@@ -126,13 +140,21 @@ def _exported(wanted: settings.Settings, found: list[CheckMessage]) -> Collectio
     return None
 
 
-def _unknown(known: Collection[str], whose: str) -> list[CheckMessage]:
+def _unknown(running: Collection[str] | None, worker: str, exported: Collection[str] | None) -> list[CheckMessage]:
+    """Entries of decorators that nobody has, or, while a new version is rolled out, the running worker not yet."""
+    if running is None and exported is None:
+        return []
+    known = {*(running or ()), *(exported or ())}
+    whose = "the manifest" if running is None else worker
     from .decorator import views
 
     import_module(django_settings.ROOT_URLCONF)  # decorators report when their modules are imported
-    messages = []
+    messages: list[CheckMessage] = []
     for entry, names in sorted(views.items()):
-        if entry not in known:
+        if running is not None and entry not in running and entry in known:
+            text = f"@molt_offload(entry={entry!r}) on {', '.join(sorted(names))}: {worker} does not have it yet"
+            messages.append(_message(Warning, text, "molt.W005", f"the manifest of the settings has it: {skew.HINT}"))
+        elif entry not in known:
             near = get_close_matches(entry, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known))}"
             text = f"@molt_offload(entry={entry!r}) on {', '.join(sorted(names))}: {whose} has no such entry"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from threading import Lock
 from typing import Any
 
@@ -16,6 +17,15 @@ _lock = Lock()
 _clients: dict[tuple[str | None, str | None, float, float], Client] = {}
 stand_in: Any = None
 """What tests put in every client's place (`molt_accel.testing.fake`)."""
+
+
+def _forked() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and nobody is left to give it back."""
+    global _lock
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def client() -> Client:
@@ -48,4 +58,4 @@ def _state_changed(client: Client, state: str, reason: str) -> None:
     extra = {"worker": client.where, "state": state}
     logger.log(level, "circuit breaker of %s is %s: %s", client.where, state, reason, extra=extra)
     metrics.breaker(state)
-    signals.breaker_changed.send_robust(sender=client.where, client=client, state=state, reason=reason)
+    signals.tell(signals.breaker_changed, sender=client.where, client=client, state=state, reason=reason)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial, wraps
-from inspect import isclass, iscoroutinefunction, signature
-from time import perf_counter
+from functools import partial, update_wrapper, wraps
+from inspect import isclass, iscoroutinefunction, ismethod, signature
 from typing import Any, TypeVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
@@ -16,7 +17,8 @@ from django.views import View as ClassView
 
 from .. import codecs
 from ..errors import MoltError
-from . import answers, switch, timing
+from . import answers, settings, switch, timing
+from .body import lift_limit
 from .offload import Params, Payload, Plan, Response, arun, plain, run
 from .trial import Trial, acompare, compare
 
@@ -51,58 +53,85 @@ def molt_offload(
     """
     plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent, fallback)
     trial = Trial(percent, shadow)
+    caller = sys._getframe(1)
+    written_at = f"{caller.f_globals.get('__name__')}, line {caller.f_lineno}"
+    bound: dict[tuple[Any, type], Callable[..., Any]] = {}  # what serves the methods that were looked at before
 
     def decorate(view: View) -> View:
+        method = _bound_method(view)
+        key = None if method is None else (method.__func__, type(method.__self__))
+        if key in bound:  # Django's method_decorator decorates again for every request
+            return cast(View, update_wrapper(partial(bound[key], plan, trial, view), view))
         _refuse_wrapped(view, entry)
-        if iscoroutinefunction(view):
+        is_async = iscoroutinefunction(view)
+        if key is not None:
+            bound[key] = _aserve if is_async else _serve
+        if is_async:
 
             @wraps(view)
             async def offloaded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                _require_request(request, view)
-                reason = _own_code(trial)
-                if reason is None:
-                    try:
-                        return await arun(request, plan, (args, kwargs))
-                    except MoltError as error:
-                        if not plan.falls_back(error):
-                            return answers.failure(plain(request), error)
-                        reason = answers.fallback(plain(request), error)
-                elif reason == SHARE and trial.compares(plain(request)):
-                    began = perf_counter()
-                    own = await view(request, *args, **kwargs)
-                    await acompare(request, plan, (args, kwargs), own, began)
-                    return timing.own_code(own, "shadow")
-                return timing.own_code(await view(request, *args, **kwargs), reason)
+                return await _aserve(plan, trial, view, request, *args, **kwargs)
 
         else:
 
             @wraps(view)
             def offloaded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                _require_request(request, view)
-                reason = _own_code(trial)
-                if reason is None:
-                    try:
-                        return run(request, plan, (args, kwargs))
-                    except MoltError as error:
-                        if not plan.falls_back(error):
-                            return answers.failure(plain(request), error)
-                        reason = answers.fallback(plain(request), error)
-                elif reason == SHARE and trial.compares(plain(request)):
-                    began = perf_counter()
-                    own = view(request, *args, **kwargs)
-                    compare(request, plan, (args, kwargs), own, began)
-                    return timing.own_code(own, "shadow")
-                return timing.own_code(view(request, *args, **kwargs), reason)
+                return _serve(plan, trial, view, request, *args, **kwargs)
 
         # Frameworks that go by annotations (ninja) look names up where the function was written, and that is here.
         with suppress(NameError, AttributeError):  # a name for type checkers alone
             offloaded.__signature__ = signature(view, eval_str=True)  # type: ignore[attr-defined]
         offloaded.molt_entry = entry  # type: ignore[attr-defined]
-        if view.__module__ != method_decorator.__module__:  # it decorates a dummy first
+        if view.__module__ == method_decorator.__module__:  # the dummy that it decorates at import, in a method's place
+            views.setdefault(entry, set()).add(written_at)
+        elif method is None:
             views.setdefault(entry, set()).add(f"{view.__module__}.{view.__qualname__}")
         return cast(View, offloaded)
 
     return decorate
+
+
+def _serve(plan: Plan, trial: Trial, view: Callable[..., Any], /, request: HttpRequest, *args: Any, **kw: Any) -> Any:
+    """Answers one request: by the worker, by the view, or by the one in the other's place."""
+    _require_request(request, view)
+    reason, clock = _own_code(trial), timing.Clock()
+    if reason is None:
+        try:
+            return run(request, plan, (args, kw), clock)
+        except MoltError as error:
+            if not plan.falls_back(error):
+                return answers.failure(plain(request), error, plan.entry, clock)
+            reason = answers.fallback(plain(request), error)
+    elif reason == SHARE and trial.compares(plain(request), plan.entry):
+        own = view(request, *args, **kw)
+        compare(request, plan, (args, kw), own, clock.began)
+        return timing.own_code(own, "shadow")
+    _lift_limit(request, trial)
+    return timing.own_code(view(request, *args, **kw), reason)
+
+
+async def _aserve(
+    plan: Plan, trial: Trial, view: Callable[..., Any], /, request: HttpRequest, *args: Any, **kw: Any
+) -> Any:
+    """`_serve` for async views."""
+    _require_request(request, view)
+    reason, clock = _own_code(trial), timing.Clock()
+    if reason is None:
+        try:
+            return await arun(request, plan, (args, kw), clock)
+        except MoltError as error:
+            if not plan.falls_back(error):
+                return await answers.afailure(plain(request), error, plan.entry, clock)
+            reason = await answers.afallback(plain(request), error)
+        except CancelledError:
+            await answers.abandoned(plain(request), plan.entry)
+            raise
+    elif reason == SHARE and trial.compares(plain(request), plan.entry):
+        own = await view(request, *args, **kw)
+        await acompare(request, plan, (args, kw), own, clock.began)
+        return timing.own_code(own, "shadow")
+    _lift_limit(request, trial)
+    return timing.own_code(await view(request, *args, **kw), reason)
 
 
 SHARE = "not in the share"
@@ -114,6 +143,18 @@ def _own_code(trial: Trial) -> str | None:
     if switch.reason() is not None:
         return "switched off"
     return None if trial.offloads() else SHARE
+
+
+def _lift_limit(request: Any, trial: Trial) -> None:
+    """The view's own code in the worker's place takes what the worker would have. A view that is only shadowed is never
+    in its place: it stays as it was."""
+    if trial.percent:
+        lift_limit(plain(request), settings.read().MAX_BODY)
+
+
+def _bound_method(view: Any) -> Any:
+    """The method in what Django's method_decorator makes for one request; None of any other view."""
+    return view.func if type(view) is partial and ismethod(view.func) else None
 
 
 def _require_request(request: Any, view: Callable[..., Any]) -> None:

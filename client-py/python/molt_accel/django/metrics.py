@@ -5,7 +5,7 @@
 | `molt_client_requests_total` | counter: entry, outcome | requests that ended, those of `shadow=` included |
 | `molt_client_request_seconds` | histogram: entry | from the view to the answer, whatever it was: body, queue, run |
 | `molt_client_fallbacks_total` | counter: entry, outcome | the view's own code ran instead, after which outcome |
-| `molt_client_shadow_total` | counter: entry, result | comparisons: agreed, differed, failed |
+| `molt_client_shadow_total` | counter: entry, result | comparisons: agreed, differed, failed, skipped |
 | `molt_client_resends_total` | counter: kind | lost their worker: moved (never ran), again (may have), refused (no budget) |
 | `molt_client_breaker_open` | gauge | processes whose circuit breaker is open |
 
@@ -53,6 +53,15 @@ _seen: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
 _lock = Lock()
 
 
+def _forked() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and nobody is left to give it back."""
+    global _lock
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def answered(entry: str, client: Any, resent: bool, began: float) -> None:
     """A request had an answer; `began` is when its view began, by perf_counter."""
     if prometheus is not None:
@@ -77,7 +86,7 @@ def fell_back(error: MoltError, entry: str) -> None:
 
 
 def compared(entry: str, result: str) -> None:
-    """A view and the worker agreed, differed, or the worker failed."""
+    """A view and the worker agreed, differed, the worker failed, or there was no comparing."""
     if prometheus is not None:
         _shadow.labels(entry, result).inc()
 

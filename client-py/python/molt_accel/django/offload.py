@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..answer import Answer
 from ..client import Client
-from ..errors import MoltError, MoltUnavailable, MoltWorkerLost
+from ..errors import MoltError, MoltInternalError, MoltInvalidInput, MoltUnavailable, MoltWorkerLost
 from . import answers, hangup, metrics, settings, skew, timing, tracing
 from .body import Body, has_body, in_arena, read
 from .clients import client
@@ -67,11 +68,11 @@ def offload(
     into an HttpResponse or an object for JSON; else the worker's bytes are the answer. idempotent: as in `Client.call`.
     Every outcome becomes an HTTP answer (see docs: 400, 413, 502, 503, 504, ...); nothing is raised.
     """
-    plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent)
+    plan, clock = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent), timing.Clock()
     try:
-        return run(request, plan)
+        return run(request, plan, None, clock)
     except MoltError as error:
-        return answers.failure(plain(request), error)
+        return answers.failure(plain(request), error, entry, clock)
 
 
 async def aoffload(
@@ -86,32 +87,43 @@ async def aoffload(
     idempotent: bool | None = None,
 ) -> HttpResponseBase:
     """`offload` for async views; `params`, `payload` and `response` may be coroutine functions."""
-    plan = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent)
+    plan, clock = Plan(entry, codecs.number(codec), timeout, params, payload, response, idempotent), timing.Clock()
     try:
-        return await arun(request, plan)
+        return await arun(request, plan, None, clock)
     except MoltError as error:
-        return answers.failure(plain(request), error)
+        return await answers.afailure(plain(request), error, entry, clock)
+    except CancelledError:
+        await answers.abandoned(plain(request), entry)
+        raise
 
 
-def run(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
+def run(request: HttpRequest, plan: Plan, url: UrlArguments | None, clock: timing.Clock) -> HttpResponseBase:
     """`offload`, with any other outcome raised. `url`: the view's arguments, if not those that the URL resolved to."""
-    began = timing.now()
     params: Any = plan.params(request) if callable(plan.params) else plan.params
     given = plan.payload(request) if callable(plan.payload) else plan.payload
     molt = client()
     try:
-        answer = _exchange(plain(request), plan, molt, given, params, url)
+        answer = _exchange(plain(request), plan, molt, given, params, url, clock)
     except MoltError as error:
         error.entry = error.entry or plan.entry  # where nobody was there to be asked for one
-        metrics.failed(plan.entry, molt, error, began)
+        metrics.failed(plan.entry, molt, error, clock.began)
         raise
-    metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    metrics.answered(plan.entry, molt, answer.metrics.resent, clock.began)
     skew.look(molt)
-    return answers.success(request, plan.entry, answer, plan.response, began)
+    return answers.success(request, plan.entry, answer, plan.response, clock)
 
 
-def _exchange(http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None) -> Answer:
-    codec, body = _message(http, plan, molt, given, url)
+def _exchange(
+    http: HttpRequest,
+    plan: Plan,
+    molt: Client,
+    given: Any,
+    params: Any,
+    url: UrlArguments | None,
+    clock: timing.Clock,
+) -> Answer:
+    codec, body = _placed(http, plan, molt, given, url, clock)
+    began = timing.now()
     try:
         with tracing.request(plan.entry) as span:
             answer = molt.exchange(
@@ -124,52 +136,63 @@ def _exchange(http: HttpRequest, plan: Plan, molt: Client, given: Any, params: A
                 plan.idempotent,
                 hangup.watch(http),
             )
+            clock.exchanging = timing.now() - began
             span.answered(answer.metrics)
             return answer
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
-        raise
+        raise _refused(error, params) from None
     finally:
         body.free()
 
 
-async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None = None) -> HttpResponseBase:
+async def arun(request: HttpRequest, plan: Plan, url: UrlArguments | None, clock: timing.Clock) -> HttpResponseBase:
     """`run` for async views."""
-    began = timing.now()
     params = await _value(plan.params(request)) if callable(plan.params) else plan.params
     given = await _value(plan.payload(request)) if callable(plan.payload) else plan.payload
     molt = client()
     try:
-        answer = await _aexchange(plain(request), plan, molt, given, params, url)
+        answer = await _aexchange(plain(request), plan, molt, given, params, url, clock)
     except MoltError as error:
         error.entry = error.entry or plan.entry  # where nobody was there to be asked for one
-        metrics.failed(plan.entry, molt, error, began)
+        metrics.failed(plan.entry, molt, error, clock.began)
         raise
-    metrics.answered(plan.entry, molt, answer.metrics.resent, began)
+    except CancelledError:
+        metrics.failed(plan.entry, molt, answers.cancelled(plan.entry), clock.began)
+        raise
+    metrics.answered(plan.entry, molt, answer.metrics.resent, clock.began)
     skew.look(molt)
     if plan.response is None:
-        return answers.success(request, plan.entry, answer, None, began)
+        return answers.success(request, plan.entry, answer, None, clock)
     shaped = await _value(plan.response(request, codecs.decode(answer.codec, answer.body)))
-    return answers.shaped(shaped, plan.entry, answer, began)
+    return answers.shaped(shaped, plan.entry, answer, clock)
 
 
 async def _aexchange(
-    http: HttpRequest, plan: Plan, molt: Client, given: Any, params: Any, url: UrlArguments | None
+    http: HttpRequest,
+    plan: Plan,
+    molt: Client,
+    given: Any,
+    params: Any,
+    url: UrlArguments | None,
+    clock: timing.Clock,
 ) -> Answer:
-    await molt.aattach(present=in_arena(http))
-    codec, body = _message(http, plan, molt, given, url)
+    await molt.aattach(present=in_arena(http) if plan.payload is None else plan.codec == codecs.ARROW)
+    codec, body = _placed(http, plan, molt, given, url, clock)
+    began = timing.now()
     try:
         with tracing.request(plan.entry) as span:
             answer = await molt.aexchange(
                 plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
             )
+            clock.exchanging = timing.now() - began
             span.answered(answer.metrics)
             return answer
     except MoltError as error:
         if plan.falls_back(error):
             body.restore()
-        raise
+        raise _refused(error, params) from None
     finally:
         body.free()
 
@@ -180,19 +203,48 @@ def plain(request: Any) -> HttpRequest:
     return inner if isinstance(inner, HttpRequest) else request
 
 
+def _placed(
+    request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None, clock: timing.Clock
+) -> tuple[int, Body]:
+    """`_message`, and how long it took."""
+    began = timing.now()
+    try:
+        return _message(request, plan, molt, given, url)
+    finally:
+        clock.copying = timing.now() - began
+
+
 def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None) -> tuple[int, Body]:
     """The payload and its codec. No worker is noticed here, before the body is read, so that a fallback still can."""
-    if given is not None:
+    if plan.payload is not None:  # what it returns goes over, None as well: never the body in its place
         return plan.codec, _encoded(plan.codec, given, molt)
     molt.session()
     if not has_body(request):
         codec = plan.codec if plan.codec in (codecs.JSON, codecs.MSGPACK) else codecs.JSON
-        return codec, Body(codecs.encode(codec, _arguments(request, url)))
+        return codec, _encoded(codec, _arguments(request, url), molt)
     return answers.codec_of_body(request, plan.codec), read(request, molt, settings.read().MAX_BODY)
 
 
 def _encoded(codec: int, given: Any, molt: Client) -> Body:
-    return Body(molt.place(given) if codec == codecs.ARROW else codecs.encode(codec, given))
+    try:
+        return Body(molt.place(given) if codec == codecs.ARROW else codecs.encode(codec, given))
+    except MoltInvalidInput as reason:
+        raise _of_our_own(reason) from None
+
+
+def _refused(error: MoltError, params: Any) -> MoltError:
+    """The error, unless it is about `params`, which were refused before anything was sent."""
+    if isinstance(error, MoltInvalidInput) and params:
+        try:
+            codecs.pack(params, "params")
+        except MoltInvalidInput as reason:
+            return _of_our_own(reason)
+    return error
+
+
+def _of_our_own(reason: MoltInvalidInput) -> MoltInternalError:
+    """What this project made cannot be encoded: no HTTP client can help that, nor need it know the types."""
+    return MoltInternalError(reason.message)
 
 
 def _arguments(request: HttpRequest, url: UrlArguments | None) -> dict[str, Any]:

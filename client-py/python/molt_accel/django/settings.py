@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from django.utils.module_loading import import_string
 
 from ..client import DEFAULT_SHM
 from ..errors import MoltError
+from .sizes import bytes_of
 
 SETTING = "MOLT"
 
@@ -23,7 +25,8 @@ class Settings(NamedTuple):
     """One field for each key of `MOLT`, by the key's name, with its default."""
 
     SHM: str | None = None
-    """The worker's segment (`molt_worker --shm`); `/molt0` where neither it nor SOCKET is given."""
+    """The worker's segment (`molt_worker --shm`); `/molt0` where neither it nor SOCKET is given, and in a test process a
+    name of its own."""
     SOCKET: str | None = None
     """The worker's socket (`molt_worker --socket`). Alone it is enough, and the only way to a segment without a name
     (`molt_worker --memfd`)."""
@@ -55,14 +58,26 @@ class Settings(NamedTuple):
 
 
 _current: Settings | None = None
+_is_named = True
+"""Whether the project itself says where its worker is."""
 
 
 def read() -> Settings:
     """The settings in force. ImproperlyConfigured names a wrong key or value."""
-    global _current
+    global _current, _is_named
     if _current is None:
-        _current = check(getattr(django_settings, SETTING, {}))
+        given = getattr(django_settings, SETTING, {})
+        _current = check(given)
+        _is_named = given.get("SHM") is not None or given.get("SOCKET") is not None
+    if not _is_named and _is_test_process():
+        _current = _current._replace(SHM=f"/molt-test-{os.getpid()}")
     return _current
+
+
+def _is_test_process() -> bool:
+    """Whether a test runner has set Django up: its tests are no business of the worker that serves somebody's browser."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def check(given: Any) -> Settings:
@@ -89,8 +104,7 @@ def check(given: Any) -> Settings:
     _require("SERVER_TIMING", checked.SERVER_TIMING, is_switch, "True, False or None")
     is_path = checked.EXPORTS is None or isinstance(checked.EXPORTS, (str, os.PathLike))
     _require("EXPORTS", checked.EXPORTS, is_path, "the manifest's path")
-    is_size = arena is None or isinstance(arena, str) or (type(arena) is int and arena > 0)
-    _require("ARENA", arena, is_size, "'auto', a size such as '256MiB' or bytes")
+    _require("ARENA", arena, arena is None or _is_size(arena), "'auto', a size such as '256MiB' or bytes")
     is_list = isinstance(arguments, (list, tuple)) and all(isinstance(argument, str) for argument in arguments)
     _require("WORKER_ARGS", arguments, is_list, "a list of strings, such as ['--threads', '4']")
     _require("TABLES", checked.TABLES, isinstance(checked.TABLES, Mapping), "a dict of table names")
@@ -109,6 +123,13 @@ def check(given: Any) -> Settings:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    try:
+        return (isinstance(value, str) or type(value) is int) and bytes_of(value) != 0
+    except ValueError:
+        return False
 
 
 def _require(key: str, value: Any, holds: bool, what: str) -> None:

@@ -6,29 +6,36 @@ far more than receiving it where it belongs. Whatever is not exactly as expected
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.http import HttpRequest, UnreadablePostError
 
-ReadInto = Callable[[memoryview], int]
-"""Fills the view from its start, at least one byte unless the stream has ended; returns how many."""
+
+class InPlace(NamedTuple):
+    """A body that can be read into memory of one's own."""
+
+    readinto: Callable[[memoryview], int]
+    """Fills the view from its start, at least one byte unless the stream has ended; returns how many."""
+    is_ready: Callable[[float], bool]
+    """Whether that will not wait; asks for so many seconds."""
 
 
-def readinto(request: HttpRequest, length: int) -> ReadInto | None:
+def in_place(request: HttpRequest, length: int) -> InPlace | None:
     """How to read the `length` bytes of this request's body in place; None when only `request.read` will do."""
     stream = request._stream  # type: ignore[attr-defined]
-    own = getattr(stream, "readinto", None)  # the spooled file of Django's ASGI handler
+    own = getattr(stream, "readinto", None)  # the spooled file of Django's ASGI handler, which is complete
     if own is not None:
-        return own
+        return InPlace(own, lambda seconds: True)
     body = getattr(request, "environ", {}).get("wsgi.input")
     if type(body).__module__ == "gunicorn.http.body":
         return _gunicorn(body, length)
     return None
 
 
-def _gunicorn(body: Any, length: int) -> ReadInto | None:
+def _gunicorn(body: Any, length: int) -> InPlace | None:
     """gunicorn's sync and gthread workers: what it has read ahead first, then straight from the socket."""
     reader: Any = getattr(body, "reader", None)
     unreader: Any = getattr(reader, "unreader", None)
@@ -58,4 +65,13 @@ def _gunicorn(body: Any, length: int) -> ReadInto | None:
         reader.length -= count
         return count
 
-    return read
+    def is_ready(seconds: float) -> bool:
+        if unreader.buf.getbuffer().nbytes or getattr(socket, "pending", int)():  # no poll tells of what TLS holds
+            return True
+        if socket.fileno() < 0:  # reading will say so
+            return True
+        poll = select.poll()
+        poll.register(socket, select.POLLIN)
+        return bool(poll.poll(max(0.0, seconds) * 1000))
+
+    return InPlace(read, is_ready)

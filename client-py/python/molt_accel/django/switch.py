@@ -8,6 +8,7 @@ user or to root counts: /dev/shm is open to everybody.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -39,9 +40,23 @@ def path() -> Path:
 
 
 def turn_off() -> None:
-    """Leaves the file. FileExistsError: it is there already, maybe another user's."""
+    """Leaves the file. FileExistsError: it is there already, maybe another user's. PermissionError: nobody heeds it."""
+    served = owner()
+    if served is not None and os.geteuid() not in (0, served):
+        text = f"the worker is user {served}'s, whose processes heed no file of user {os.geteuid()}; hint: do it as "
+        raise PermissionError(errno.EPERM, f"{text}user {served} or as root")
     with open(path(), "x") as file:
         file.write(f"off since {time.strftime('%Y-%m-%dT%H:%M:%S%z')} by process {os.getpid()}\n")
+
+
+def owner() -> int | None:
+    """The user of the worker, and so of the processes that offload to it; None where there is none to go by."""
+    wanted = settings.read()
+    place = f"/dev/shm/{wanted.SHM.lstrip('/')}" if wanted.SHM else wanted.SOCKET
+    try:
+        return os.stat(place or "").st_uid
+    except OSError:
+        return None
 
 
 def turn_on() -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models
+from django.db import close_old_connections, models
 from django.utils.module_loading import import_string
 
 from ..client import Client
@@ -30,6 +31,8 @@ CHUNK_ROWS = 10_000
 """Rows that the database hands over at once, and rows of a batch."""
 LOOK_SECONDS = 1.0
 """Between two looks whether a table is due, or the worker a new one."""
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0
+"""Seconds until a refresh that failed is tried again; they double, up to the table's own interval."""
 
 
 class Column(NamedTuple):
@@ -102,6 +105,7 @@ def wanted() -> Mapping[str, Mapping[str, Any]]:
 def keep_fresh(client: Client, is_over: Callable[[], bool], pause: Callable[[float], Any] = time.sleep) -> None:
     """Refreshes every table when it is due, and all of them for a new worker, until it is over."""
     due = dict.fromkeys(wanted(), 0.0)
+    failures = dict.fromkeys(due, 0)
     epoch = None
     while not is_over():
         now = time.monotonic()
@@ -109,12 +113,20 @@ def keep_fresh(client: Client, is_over: Callable[[], bool], pause: Callable[[flo
         if serving is not None:
             if serving != epoch:
                 epoch, due = serving, dict.fromkeys(due, now)
+                failures = dict.fromkeys(due, 0)
             for name in [name for name, at in due.items() if at <= now]:
-                every = wanted()[name].get("refresh")
-                took = _try(client, name)
+                began = time.monotonic()
+                failures[name] = 0 if _try(client, name) else failures[name] + 1
+                ended = time.monotonic()
                 # What takes longer than its interval gets a pause as long as itself: the database has other work.
-                due[name] = time.monotonic() + max(every, took) if every else float("inf")
+                due[name] = ended + max(ended - began, _interval(name, failures[name]))
         pause(LOOK_SECONDS)
+
+
+def unread(listed: Iterable[TableInfo]) -> list[str]:
+    """The tables of the settings that the worker does not have: none of their refreshes has gone well yet."""
+    there = {table.name for table in listed if not table.retired}
+    return [name for name in wanted() if name not in there]
 
 
 def age(info: TableInfo) -> str:
@@ -127,9 +139,17 @@ def age(info: TableInfo) -> str:
     return f"{text} LATE" if late else text
 
 
-def _try(client: Client, name: str) -> float:
+def _interval(name: str, failures: int) -> float:
+    """Seconds until a table is due after so many failures in a row."""
+    every: float = wanted()[name].get("refresh") or math.inf
+    return min(every, FIRST_RETRY * 2 ** min(failures - 1, 16), LONGEST_RETRY) if failures else every
+
+
+def _try(client: Client, name: str) -> bool:
+    """Whether the refresh went well; if not, the log has why."""
     began = time.monotonic()
     try:
+        close_old_connections()  # as before a request: one that the database has closed meanwhile is of no use any more
         info = refresh(client, name)
     except MoltError as reason:
         logger.error("table %s is not refreshed, its last version stays: %s", name, reason, extra={"table": name})
@@ -139,7 +159,10 @@ def _try(client: Client, name: str) -> float:
         took = time.monotonic() - began
         text = "table %s: version %d, %d rows, %d bytes, in %.3f s"
         logger.info(text, name, info.version, info.rows, info.bytes, took, extra={"table": name})
-    return time.monotonic() - began
+        return True
+    finally:
+        close_old_connections()
+    return False
 
 
 def _epoch(client: Client) -> int | None:

@@ -5,11 +5,12 @@ The API alone is needed; without an SDK that the project configures, its spans c
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from ..errors import MoltError
+from ..errors import MoltCancelled, MoltError
 
 try:
     from opentelemetry import trace
@@ -70,4 +71,8 @@ def _traced(entry: str) -> Iterator[Traced]:
         except MoltError as error:
             span.set_attributes({"molt.outcome": error.outcome, "error.type": type(error).__name__})
             span.set_status(trace.Status(trace.StatusCode.ERROR, error.outcome))
+            raise
+        except CancelledError:  # of an async view whose HTTP client has hung up
+            span.set_attributes({"molt.outcome": MoltCancelled.outcome, "error.type": MoltCancelled.__name__})
+            span.set_status(trace.Status(trace.StatusCode.ERROR, MoltCancelled.outcome))
             raise

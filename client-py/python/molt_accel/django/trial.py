@@ -13,10 +13,11 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from ..errors import MoltError, MoltInvalidInput, MoltTimeout
-from . import answers, metrics, settings
-from .body import content_length, has_body
+from . import answers, metrics, settings, timing
+from .body import has_body, keep
+from .lines import quoted
 from .offload import Plan, UrlArguments, arun, plain, run
-from .signals import shadow_differed
+from .signals import atell, shadow_differed, tell
 
 logger = logging.getLogger("molt_accel.shadow")
 
@@ -46,35 +47,40 @@ class Trial:
         """Whether this request is one of those that the worker answers."""
         return self.percent >= 100 or random.random() * 100 < self.percent
 
-    def compares(self, request: HttpRequest) -> bool:
+    def compares(self, request: HttpRequest, entry: str) -> bool:
         """Whether the worker gets this request too, and, if so, keeps its body for both."""
         if random.random() >= self.shadow:
             return False
-        if has_body(request):
-            if (content_length(request) or 0) > settings.read().MAX_BODY or request._read_started:  # type: ignore[attr-defined]
-                return False
-            _ = request.body  # reads it into the request, where the view finds it as well
+        if has_body(request) and not keep(request, settings.read().MAX_BODY):
+            metrics.compared(entry, "skipped")
+            return False
         return True
 
 
 def compare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began: float) -> None:
     """Sends to the worker what the view has answered with `own`, and logs where the two differ. Raises nothing."""
     try:
-        _report(request, plan, own, run(request, _limited(plan, began), url))
+        offloaded = run(request, _limited(plan, began), url, timing.Clock())
+        if found := _report(request, plan, own, offloaded):
+            tell(shadow_differed, **found)
     except MoltError as error:
-        _failed(request, plan, own, error)
+        if found := _failed(request, plan, own, error):
+            tell(shadow_differed, **found)
     except Exception:  # what params=, payload= or response= raise would be a 500 in earnest; the view's answer stands
-        logger.exception("%s %s: shadowing %s failed", request.method, request.path, plan.entry)
+        logger.exception("%s %s: shadowing %s failed", request.method, quoted(request.path), plan.entry)
 
 
 async def acompare(request: HttpRequest, plan: Plan, url: UrlArguments, own: Any, began: float) -> None:
     """`compare` for async views."""
     try:
-        _report(request, plan, own, await arun(request, _limited(plan, began), url))
+        offloaded = await arun(request, _limited(plan, began), url, timing.Clock())
+        if found := _report(request, plan, own, offloaded):
+            await atell(shadow_differed, **found)
     except MoltError as error:
-        _failed(request, plan, own, error)
+        if found := _failed(request, plan, own, error):
+            await atell(shadow_differed, **found)
     except Exception:
-        logger.exception("%s %s: shadowing %s failed", request.method, request.path, plan.entry)
+        logger.exception("%s %s: shadowing %s failed", request.method, quoted(request.path), plan.entry)
 
 
 def difference(own: Any, offloaded: Any) -> str | None:
@@ -100,36 +106,43 @@ def _limited(plan: Plan, began: float) -> Plan:
     return plan._replace(timeout=seconds if plan.timeout is None else min(seconds, plan.timeout), fallback=False)
 
 
-def _report(request: HttpRequest, plan: Plan, own: Any, offloaded: HttpResponseBase) -> None:
+Told = dict[str, Any]
+"""What the signal `shadow_differed` says."""
+
+
+def _report(request: HttpRequest, plan: Plan, own: Any, offloaded: HttpResponseBase) -> Told | None:
+    """Counts the comparison and logs a difference; what is to be told of it."""
     found = difference(own, offloaded)
     metrics.compared(plan.entry, "agreed" if found is None else "differed")
-    if found is not None:
-        logger.warning(
-            "%s %s: the view and %s differ:\n%s",
-            request.method,
-            request.path,
-            plan.entry,
-            found,
-            extra={"request": request, "entry": plan.entry},
-        )
-        shadow_differed.send(sender=plan.entry, request=request, entry=plan.entry, difference=found)
+    if found is None:
+        return None
+    logger.warning(
+        "%s %s: the view and %s differ:\n%s",
+        request.method,
+        quoted(request.path),
+        plan.entry,
+        found,
+        extra={"request": request, "entry": plan.entry},
+    )
+    return {"sender": plan.entry, "request": request, "entry": plan.entry, "difference": found}
 
 
-def _failed(request: HttpRequest, plan: Plan, own: Any, error: MoltError) -> None:
-    if isinstance(error, MoltInvalidInput):  # an answer as good as any: the view may refuse it as well
-        _report(request, plan, own, answers.worded(plain(request), error, answers.status_of(error)))
-        return
+def _failed(request: HttpRequest, plan: Plan, own: Any, error: MoltError) -> Told | None:
+    """The worker has no answer to compare, unless its refusal is one: the view may refuse it as well."""
+    if isinstance(error, MoltInvalidInput):
+        return _report(request, plan, own, answers.worded(plain(request), error, answers.status_of(error)))
     metrics.compared(plan.entry, "failed")
     what = "slower than the view" if isinstance(error, MoltTimeout) else f"{error.outcome} where the view answered"
     logger.warning(
         "%s %s: shadowing %s: %s: %s",
         request.method,
-        request.path,
+        quoted(request.path),
         plan.entry,
         what,
-        error,
+        quoted(error),
         extra={"request": request, "entry": plan.entry, "outcome": error.outcome},
     )
+    return None
 
 
 def _decoded(response: Any) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import os
+from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError
 
+from molt_accel._find_worker import find_worker
 from molt_accel.client import Client
 from molt_accel.django import settings, skew, switch, tables
 from molt_accel.errors import MoltError
@@ -18,9 +20,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--json", action="store_true", help="what `molt-shm-stat --json` prints")
+        parser.add_argument("--watch", action="store_true", help="live, by `molt-shm-stat --watch`")
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = settings.read()
+        if options["watch"]:
+            _watch(wanted)
         client = Client(wanted.SHM, 0.0, wanted.SOCKET)
         try:
             stats = client.stats()
@@ -54,6 +59,17 @@ class Command(BaseCommand):
             self.stdout.write(f"{entry['name']:{width}}  {entry['calls']:>12,}  {'  '.join(times)}")
 
 
+def _watch(wanted: settings.Settings) -> NoReturn:
+    """Becomes the stat tool, which lies where the worker's executable does."""
+    try:
+        program = find_worker().with_name("molt-shm-stat")
+        os.execv(
+            program, [program.name, *([wanted.SHM] if wanted.SHM else ["--socket", str(wanted.SOCKET)]), "--watch"]
+        )
+    except OSError as reason:
+        raise CommandError(str(reason)) from None
+
+
 def _told(client: Client) -> list[str]:
     """What only the worker itself can say; nothing while it does not answer."""
     lines = []
@@ -64,11 +80,9 @@ def _told(client: Client) -> list[str]:
         listed = [table for table in client.tables(ANSWER_SECONDS) if not table.retired]
     except MoltError as reason:
         return [*lines, f"asked     no answer: {reason}"]
-    if listed:
-        lines.append(
-            "tables    " + ", ".join(f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed)
-        )
-    return lines
+    told = [f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed]
+    told += [f"{name} (NOT READ YET)" for name in tables.unread(listed)]
+    return [*lines, f"tables    {', '.join(told)}"] if told else lines
 
 
 ANSWER_SECONDS = 1.0

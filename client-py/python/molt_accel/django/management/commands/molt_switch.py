@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -37,5 +38,7 @@ class Command(BaseCommand):
                 raise CommandError(f"{switch.path()}: {reason.strerror}") from None
         off = switch.reason()
         self.stdout.write("offloading is on" if off is None else f"offloading is off: {off}")
+        if options["to"] == "off" and switch.owner() is None and os.geteuid() != 0:
+            self.stdout.write(f"no worker says whose processes offload; those of user {os.geteuid()} heed this")
         if options["to"] == "on" and off is not None:
             raise CommandError("it stays off until that is changed too")

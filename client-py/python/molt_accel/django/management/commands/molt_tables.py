@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -39,14 +41,32 @@ class Command(BaseCommand):
                 if options["action"] == "load":
                     self._print([client.load(options["name"], options["path"])], options)
                 elif options["action"] == "refresh":
-                    self._print([tables.refresh(client, name) for name in self._named(options["names"])], options)
+                    self._refresh(client, options)
                 elif options["action"] == "drop":
                     if not client.drop(options["name"]):
                         raise CommandError(f"no table is called {options['name']!r}")
                 else:
-                    self._print(client.tables(), options)
+                    listed = client.tables()
+                    self._print(listed, options, tables.unread(listed))
         except (MoltError, ValueError) as reason:
             raise CommandError(str(reason)) from None
+
+    def _refresh(self, client: Client, options: dict[str, Any]) -> None:
+        """Reads one after the other; what fails keeps nobody else from being read."""
+        read, failed = [], []
+        for name in self._named(options["names"]):
+            try:
+                read.append(tables.refresh(client, name))
+            except Exception as reason:  # of the database, of the project's own function, or of the worker
+                failed.append(name)
+                told = f"{type(reason).__name__}: {reason}"
+                self.stderr.write(f"{name} is not refreshed, its last version stays: {told}")
+                if options["traceback"]:
+                    self.stderr.write(traceback.format_exc())
+        if read or not failed:
+            self._print(read, options)
+        if failed:
+            raise CommandError(f"not refreshed: {', '.join(failed)}")
 
     def _named(self, names: list[str]) -> list[str]:
         known = list(tables.wanted())
@@ -56,15 +76,17 @@ class Command(BaseCommand):
                 raise CommandError(f"MOLT['TABLES'] has no {name!r}. hint: there are {there}")
         return names or known
 
-    def _print(self, listed: list[TableInfo], options: dict[str, Any]) -> None:
+    def _print(self, listed: list[TableInfo], options: dict[str, Any], unread: Sequence[str] = ()) -> None:
+        """Lists them; `unread`: names of the settings under which there is nothing yet."""
         if options["json"]:
             rows = [{name: getattr(table, name) for name in TableInfo.__slots__} for table in listed]
+            rows += [dict.fromkeys(TableInfo.__slots__) | {"name": name} for name in unread]
             self.stdout.write(json.dumps(rows, indent=2))
             return
-        if not listed:
+        if not listed and not unread:
             self.stdout.write("no tables. hint: manage.py molt_tables load NAME PATH, or client.put(name, data)")
             return
-        width = max(len("table"), *(len(table.name) for table in listed))
+        width = max(len(name) for name in ("table", *(table.name for table in listed), *unread))
         self.stdout.write(
             f"{'table':{width}}  {'version':>7}  {'rows':>13}  {'bytes':>15}  {'readers':>7}  {'age':>12}  from"
         )
@@ -77,3 +99,5 @@ class Command(BaseCommand):
             )
             for column, kind in table.schema if options["verbosity"] > 1 else ():
                 self.stdout.write(f"  {column}: {kind}")
+        for name in unread:
+            self.stdout.write(f"{name:{width}}  {'-':>7}  {'-':>13}  {'-':>15}  {'-':>7}  {'-':>12}  NOT READ YET")
