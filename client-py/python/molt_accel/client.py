@@ -159,15 +159,19 @@ class Client(ResidentTables):
         tables: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        *,
+        cancel: Event | None = None,
     ) -> Table:
-        """Runs read-only SQL on `tables`: anything Arrow, placed in shared memory once. `$x` reads params["x"]."""
+        """Runs read-only SQL on `tables`: anything Arrow, placed in shared memory once. `$x` reads params["x"]. cancel: as
+        in `call`."""
         packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
-        deadline = Deadline(request.nanoseconds(QUERY_SECONDS if timeout is None else timeout), QUERY_ENTRY)
+        gone = None if cancel is None else cancel.is_set
+        deadline = Deadline(request.nanoseconds(QUERY_SECONDS if timeout is None else timeout), QUERY_ENTRY, gone)
         if tables:
             self._present(deadline)
         blocks = self._placed_tables(tables)
         try:
-            return self._run(QUERY_ENTRY, _sql(blocks, packed, deadline), deadline=deadline).value()
+            return self._run(QUERY_ENTRY, _sql(blocks, packed, deadline), gone=gone, deadline=deadline).value()
         finally:
             _release(*blocks.values())
 

@@ -8,12 +8,13 @@ from time import monotonic
 
 from . import codecs, request
 from .deadline import Deadline
-from .errors import MoltError
+from .errors import MoltCancelled, MoltError
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
+    from threading import Event
     from typing import Any
 
     from .block import Block
@@ -102,18 +103,20 @@ class ResidentTables:
         ) -> Reply: ...
         async def _arun(self, entry: str, arguments: Request, deadline: Deadline) -> Reply: ...
 
-    def put(self, name: str, data: Any, timeout: float | None = None) -> TableInfo:
+    def put(self, name: str, data: Any, timeout: float | None = None, *, cancel: Event | None = None) -> TableInfo:
         """Publishes `data` (anything Arrow) under `name`, for every process, in place of what had the name.
 
         The table is written into shared memory once and stays where it was written. Who reads the former version reads
-        on; its bytes go when the last reader does. MoltBusy when the arena has no room for both.
+        on; its bytes go when the last reader does. MoltBusy when the arena has no room for both. cancel: as in
+        `Client.call`; what was published by then stays.
         """
-        deadline = Deadline(self._nanoseconds(UNLIMITED if timeout is None else timeout), _PUT)
+        gone = None if cancel is None else cancel.is_set
+        deadline = Deadline(self._nanoseconds(UNLIMITED if timeout is None else timeout), _PUT, gone)
         self._present(deadline)
         block = self._own(data, name)
         try:
             arguments = _about(_PUT, {"name": name}, deadline.timeout_ns, block)
-            return TableInfo(self._run(_PUT, arguments, deadline=deadline).value())
+            return TableInfo(self._run(_PUT, arguments, gone=gone, deadline=deadline).value())
         finally:
             block.free()
 
@@ -165,25 +168,30 @@ class ResidentTables:
         *,
         resident: bool = True,
         progress: Callable[[LoadProgress], object] | None = None,
+        cancel: Event | None = None,
     ) -> TableInfo:
         """Publishes a file (Parquet, CSV, JSON lines, Arrow), or a folder of Parquet files, that the worker reads; `path`
         as this process sees it.
 
         resident: False leaves Parquet on disk: SQL reads what it needs of it each time, so it may be larger than memory.
         progress: called some ten times a second with a `LoadProgress`, the last time when the table is there. What it
-        raises ends the load.
+        raises ends the load. cancel: as in `Client.call`.
         """
         ticket = _ticket(progress)
         arguments = _about(_LOAD, _file(name, path, resident, ticket), self._nanoseconds(UNLIMITED if timeout is None else timeout))
+        gone = None if cancel is None else cancel.is_set
         if progress is None:
-            return TableInfo(self._run(_LOAD, arguments).value())
+            return TableInfo(self._run(_LOAD, arguments, gone=gone).value())
         watch, deadline = _Watch(ticket, progress), Deadline(arguments[-1], _LOAD)
 
-        def ask() -> None:
+        def ask() -> object:
             try:
-                watch.tell(self._run(_LOADS, self._how_far(deadline)).value())
+                watch.tell(self._run(_LOADS, self._how_far(deadline), gone=gone).value())
+            except MoltCancelled:
+                return True
             except MoltError:
                 pass  # the load's own call says what is wrong
+            return gone is not None and gone()
 
         return watch.done(TableInfo(self._run(_LOAD, arguments, gone=ask).value()))
 
