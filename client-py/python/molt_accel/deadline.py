@@ -37,6 +37,16 @@ class Deadline:
         self._name = b"" if entry is None else request.encoded(entry)
         self._gone = gone
 
+    @classmethod
+    def of(cls, seconds: float | None, entry: str | None = None) -> Deadline:
+        """That long from now; None: as the entry says, else five seconds."""
+        return cls(0 if seconds is None else request.nanoseconds(seconds), entry)
+
+    @property
+    def seconds(self) -> float | None:
+        """The call's own time-out, if it has one."""
+        return self.timeout_ns / NANO if self.timeout_ns > 0 else None
+
     def ends_ns(self, session: Any) -> int:
         """When it is over, by the monotonic clock and by what `session` knows of the entry."""
         return self.began_ns + lib.molt_timeout_ns(session, self._name, len(self._name), self.timeout_ns)
