@@ -1,4 +1,4 @@
-"""A caller that wants no answer any more: by a token in a thread, by its task in an event loop. The worker stops too."""
+"""A caller that wants no answer any more: by a token in a thread, by its task in an event loop. The worker stops."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One time-out for a call, whatever it waits for: a worker, its answer to a hello, a channel, shared memory, room, its turn.
+"""One time-out for a call, whatever it waits for: a worker, its answer to a hello, a channel, shared memory, room.
 
-The workers here are stopped, dead, or about to be started; every call ends in its own time, and no event loop stands still.
+The workers here are stopped, dead, or about to be started; every call ends in its time, and no event loop stands still.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ async def test_a_full_ring_is_waited_for_no_longer_than_the_call_may_take(own: C
         assert await client.acall("echo", 1) == 1
         with stopped(own.worker.pid):
             start = time.monotonic() - without_core()
-            ended = await asyncio.gather(*(client.acall("echo", "x" * 3000) for _ in range(500)), return_exceptions=True)
+            ended = await asyncio.gather(
+                *(client.acall("echo", "x" * 3000) for _ in range(500)), return_exceptions=True
+            )
             assert time.monotonic() - without_core() - start < TIMEOUT + 2 * GRACE
         assert {type(one) for one in ended} <= {molt_accel.MoltTimeout, molt_accel.MoltUnavailable}
         assert any("had no room" in str(one) for one in ended)

@@ -90,7 +90,9 @@ class Fake(FakeTables):
         """`Client.exchange`."""
         known = self.entries.get(entry)
         seconds = timeout.seconds if isinstance(timeout, Deadline) else timeout
-        self._note(entry, _decoded(codec, bytes(payload.view if isinstance(payload, _Block) else payload)), params, seconds)
+        self._note(
+            entry, _decoded(codec, bytes(payload.view if isinstance(payload, _Block) else payload)), params, seconds
+        )
         if known is None:
             raise MoltUnknownEntry(
                 f"the fake worker has no entry {entry!r}. hint: there are {', '.join(sorted(self.entries)) or 'none'}",
@@ -124,7 +126,7 @@ class Fake(FakeTables):
         return 0.0
 
     def stats(self) -> dict[str, Any]:
-        """`Client.stats`, as far as a fake has something to say: the worker, its entries, how many requests there were."""
+        """`Client.stats`, as far as a fake has something to say: worker, entries, how many requests there were."""
         asked = [call.entry for call in self.calls]
         return {
             "worker": {"pid": os.getpid(), "state": "serving", "uptime_s": 0.0, "overdue": 0, "supervisor": None},

@@ -1,4 +1,4 @@
-"""Resident tables and SQL of the fake client: pyarrow tables in this process, and a function in place of the statement."""
+"""Resident tables and SQL of the fake client: pyarrow tables in this process, a function in place of the statement."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ class FakeTables:
         self._note(QUERY_ENTRY, {"sql": sql, "tables": given}, params, timeout)
         if self._query is None:
             raise MoltUnknownEntry(
-                "the fake worker runs no SQL. hint: testing.fake(query=f), with f(sql, tables, params)", entry=QUERY_ENTRY
+                "the fake worker runs no SQL. hint: testing.fake(query=f), with f(sql, tables, params)",
+                entry=QUERY_ENTRY,
             )
         resident = {name: version.table for name, version in self._resident.items()}
         return FakeTable(arrow(self._query(sql, {**resident, **given}, dict(params or {}))))
@@ -160,7 +161,9 @@ class FakeTables:
         self._note("molt.table", b"", {"name": name}, timeout)
         if name not in self._resident:
             known = ", ".join(sorted(self._resident)) or "none"
-            raise MoltInvalidInput(f"there is no table {name!r}; the tables are {known}", entry="molt.table", status=404)
+            raise MoltInvalidInput(
+                f"there is no table {name!r}; the tables are {known}", entry="molt.table", status=404
+            )
         return FakeTable(self._resident[name].table)
 
     async def atable(self, name: str, timeout: float | None = None) -> FakeTable:
@@ -221,7 +224,7 @@ class FakeTables:
 
 
 def arrow(data: Any) -> Any:
-    """Anything Arrow, or the bytes of an IPC stream, as a pyarrow table; MoltInvalidInput as the client itself says it."""
+    """Anything Arrow, or the bytes of an IPC stream, as a pyarrow table; else MoltInvalidInput, as of a client."""
     import pyarrow as pa
 
     if isinstance(data, (bytes, bytearray, memoryview)):

@@ -1,8 +1,8 @@
 """Event loops: requests whose answers arrive as a readable descriptor, so no thread waits for them.
 
 A `Channel` belongs to one client and one running loop; only that loop's thread touches it. The loop's reader is what
-keeps it alive: a loop that is closed or collected takes its channel along. The loop never waits: looking for a worker and
-asking it for a channel is done in a thread, once for all requests that need it.
+keeps it alive: a loop that is closed or collected takes its channel along. The loop never waits: a worker is looked
+for, and asked for a channel, in a thread, once for all requests that need it.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Channel:
     async def run(self, entry: str, arguments: Request, deadline: Deadline) -> Reply:
         """Sends a request and waits for its answer; any other outcome is raised.
 
-        What a worker that left had not begun is sent again to its successor, what may be run twice once more, all before
-        the same deadline.
+        What a worker that left had not begun is sent again to its successor, what may be run twice once more, all
+        before the same deadline.
         """
         first: MoltError | None = None  # what the caller is told if sending again comes to nothing
         lost = sent_again = False
@@ -184,8 +184,8 @@ class Channel:
             raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
 
     async def attach(self, deadline: Deadline, absent: float) -> None:
-        """Waits until there is a channel to a worker that serves: to the deadline if one is about to, else only `absent`
-        seconds."""
+        """Waits until there is a channel to a worker that serves: to the deadline if one is about to, else only
+        `absent` seconds."""
         ends = deadline.ends(self.client)
         absent_until = min(self.loop.time() + absent, ends)
         pause = _FIRST_PAUSE

@@ -33,8 +33,8 @@ def new(shm: str | None, socket: str | None) -> Any:
 
 
 def find(client: Any, absent: float, deadline: Deadline) -> None:
-    """Returns when the client has a session with a worker that serves. Raises MoltError: there is none before the deadline,
-    or nobody serves and nobody is about to within `absent` seconds."""
+    """Returns when the client has a session with a worker that serves. Raises MoltError: there is none before the
+    deadline, or nobody serves and nobody is about to within `absent` seconds."""
     failure = Failure()
     absent_until = monotonic_ns() + int(absent * NANO)
     while True:

@@ -162,8 +162,8 @@ class Client(ResidentTables):
         *,
         cancel: Event | None = None,
     ) -> Table:
-        """Runs read-only SQL on `tables`: anything Arrow, placed in shared memory once. `$x` reads params["x"]. cancel: as
-        in `call`."""
+        """Runs read-only SQL on `tables`: anything Arrow, placed in shared memory once. `$x` reads params["x"]. cancel:
+        as in `call`."""
         packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
         gone = None if cancel is None else cancel.is_set
         deadline = Deadline(request.nanoseconds(QUERY_SECONDS if timeout is None else timeout), QUERY_ENTRY, gone)
@@ -205,8 +205,8 @@ class Client(ResidentTables):
     ) -> Answer:
         """`call` without encoding and decoding: bytes, a buffer or a `Block` in, the answer's own bytes out.
 
-        timeout: seconds, or the `deadline` that the payload's shared memory was waited for with. gone: asked ten times a
-        second while it waits; true takes the request back, and MoltCancelled is raised.
+        timeout: seconds, or the `deadline` that the payload's shared memory was waited for with. gone: asked ten times
+        a second while it waits; true takes the request back, and MoltCancelled is raised.
         """
         deadline = timeout if type(timeout) is Deadline else None
         ns = self._nanoseconds(timeout)
@@ -264,7 +264,7 @@ class Client(ResidentTables):
         return {"sent": counted.sent, "moved": counted.moved, "again": counted.again, "refused": counted.refused}
 
     async def astats(self) -> dict[str, Any]:
-        """`stats` for event loops. It reads memory; only a segment without a name may have to be asked for, in a thread."""
+        """`stats` for event loops. It reads memory; a segment without a name may have to be asked for, in a thread."""
         if self.shm is not None:
             return self.stats()
         from asyncio import to_thread

@@ -1,8 +1,8 @@
 """Deadlines: one for each call that has to wait, made when the call begins and handed to whatever it waits for.
 
 What a call may take is said once: by itself, else by its entry, else by the client, else it is five seconds; an entry's
-limit caps all of them. The wait for a worker, for a channel to it, for room in its ring or in shared memory, and the way of
-a request that is sent again share that time; none of them has one of its own.
+limit caps all of them. The wait for a worker, for a channel to it, for room in its ring or in shared memory, and the
+way of a request that is sent again share that time; none of them has one of its own.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ NANO = 1_000_000_000
 
 
 class Deadline:
-    """When a call is over. A call that finds its worker there, and has nothing to place in shared memory, needs none: the
-    library counts for it."""
+    """When a call is over. A call that finds its worker there, and has nothing to place in shared memory, needs none:
+    the library counts for it."""
 
     __slots__ = ("_gone", "_name", "began_ns", "entry", "timeout_ns")
 
     def __init__(self, timeout_ns: int, entry: str | None = None, gone: Callable[[], object] | None = None) -> None:
-        """timeout_ns: as `molt_call` reads it. gone: asked ten times a second whether the caller wants no answer any more."""
+        """timeout_ns: as `molt_call` reads it. gone: asked ten times a second whether the caller has gone."""
         self.began_ns = monotonic_ns()
         self.timeout_ns = timeout_ns
         self.entry = entry

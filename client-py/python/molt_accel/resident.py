@@ -81,7 +81,9 @@ class TableInfo:
 
     def __repr__(self) -> str:
         state = ", retired" if self.retired else "" if self.resident else ", on disk"
-        return f"<molt_accel.TableInfo {self.name!r} version {self.version}: {self.rows} rows, {self.bytes} bytes{state}>"
+        return (
+            f"<molt_accel.TableInfo {self.name!r} version {self.version}: {self.rows} rows, {self.bytes} bytes{state}>"
+        )
 
 
 class ResidentTables:
@@ -178,7 +180,9 @@ class ResidentTables:
         raises ends the load. cancel: as in `Client.call`.
         """
         ticket = _ticket(progress)
-        arguments = _about(_LOAD, _file(name, path, resident, ticket), self._nanoseconds(UNLIMITED if timeout is None else timeout))
+        arguments = _about(
+            _LOAD, _file(name, path, resident, ticket), self._nanoseconds(UNLIMITED if timeout is None else timeout)
+        )
         gone = None if cancel is None else cancel.is_set
         if progress is None:
             return TableInfo(self._run(_LOAD, arguments, gone=gone).value())
@@ -206,7 +210,9 @@ class ResidentTables:
     ) -> TableInfo:
         """`load` for event loops. Cancelling the task cancels it in the worker."""
         ticket = _ticket(progress)
-        arguments = _about(_LOAD, _file(name, path, resident, ticket), self._nanoseconds(UNLIMITED if timeout is None else timeout))
+        arguments = _about(
+            _LOAD, _file(name, path, resident, ticket), self._nanoseconds(UNLIMITED if timeout is None else timeout)
+        )
         if progress is None:
             return TableInfo((await self._ask(_LOAD, arguments)).value())
         from asyncio import create_task, wait
