@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow_array::RecordBatchIterator;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use molt_ipc_shm::client::{
-    Body, Client, ClientBlock, Failure, LoopChannel, Payload, Reply, Request, Session, Submitted,
+    Body, Client, ClientBlock, DEFAULT_TIMEOUT, Failure, LoopChannel, Payload, Reply, Request, Session, Submitted,
 };
 use molt_ipc_shm::table::{Encoded, Table};
 use molt_ipc_shm::{Outcome, TraceContext};
@@ -76,6 +76,15 @@ pub struct Arguments<'a> {
     pub timeout_ns: i64,
 }
 
+/// What `timeout_ns` says: the call's own limit, and the one where neither it nor its entry has one.
+pub fn timeouts(timeout_ns: i64) -> (Option<Duration>, Duration) {
+    match timeout_ns {
+        1.. => (Some(Duration::from_nanos(timeout_ns as u64)), DEFAULT_TIMEOUT),
+        0 => (None, DEFAULT_TIMEOUT),
+        ..0 => (None, Duration::from_nanos(timeout_ns.unsigned_abs())),
+    }
+}
+
 impl Arguments<'_> {
     /// Calls `run` with the request that these arguments make.
     pub fn with_request<T>(&self, run: impl FnOnce(&Request<'_>) -> T) -> T {
@@ -86,11 +95,7 @@ impl Arguments<'_> {
             (None, Some(block)) => Payload::Block(block),
             (None, None) => Payload::Bytes(self.payload),
         };
-        let own = (self.timeout_ns > 0).then(|| Duration::from_nanos(self.timeout_ns as u64));
-        let fallback = match self.timeout_ns {
-            ..0 => Duration::from_nanos(self.timeout_ns.unsigned_abs()),
-            _ => molt_ipc_shm::client::DEFAULT_TIMEOUT,
-        };
+        let (own, fallback) = timeouts(self.timeout_ns);
         run(&Request {
             entry: self.entry,
             params: self.params,
@@ -106,7 +111,8 @@ impl Arguments<'_> {
     }
 }
 
-/// An event loop's channel that outlives restarts of the worker: its descriptor stays the same.
+/// An event loop's channel that outlives restarts of the worker: its descriptor stays the same. It waits for nothing: where
+/// there is no channel yet, a thread [seeks](seek) one.
 #[derive(Debug)]
 pub struct LoopHold {
     client: Arc<Client>,
@@ -118,17 +124,37 @@ pub struct LoopHold {
     former: Vec<LoopChannel>,
 }
 
+/// A look for a worker and a channel to it.
+#[derive(Debug)]
+pub enum Look {
+    /// For that loop to [take over](LoopHold::adopt).
+    Found(LoopChannel),
+    /// Why there is none yet.
+    NotYet(Failure),
+    /// Nobody serves, and nobody is about to.
+    Nobody(Failure),
+}
+
+/// Looks for a worker, then for a channel to it, each for `slice` at most. `absent`, `restart`: how long to look where nobody,
+/// or somebody, is about to serve.
+pub fn seek(client: &Client, absent: Duration, restart: Duration, slice: Duration) -> Look {
+    match client.reattach_within(absent, restart, slice) {
+        Ok(true) => {}
+        Ok(false) => return Look::NotYet(client.why_not_yet()),
+        Err(failure) => return Look::Nobody(failure),
+    }
+    match client.present().map(|session| LoopChannel::open_within(&session, slice)) {
+        Some(Ok(channel)) => Look::Found(channel),
+        Some(Err(failure)) => Look::NotYet(failure),
+        None => Look::NotYet(client.why_not_yet()), // it has gone in its turn
+    }
+}
+
 impl LoopHold {
-    /// A channel of its own, opened at once if the worker serves.
-    pub fn open(client: Arc<Client>) -> Result<Self, Failure> {
+    /// Without a channel.
+    pub fn new(client: Arc<Client>) -> Result<Self, Failure> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(no_epoll)?;
-        let mut own = Self { client, epoll, channel: None, former: Vec::new() };
-        let opened = own.client.present().map(|session| own.move_to(&session).map(drop));
-        match opened {
-            // A worker that has just died: its successor is looked for when there is something to send.
-            Some(Err(failure)) if failure.outcome != Outcome::Unavailable => Err(failure),
-            _ => Ok(own),
-        }
+        Ok(Self { client, epoll, channel: None, former: Vec::new() })
     }
 
     /// Readable when there is something to poll.
@@ -136,8 +162,8 @@ impl LoopHold {
         self.epoll.0.as_raw_fd()
     }
 
-    /// Sends a request; to the worker's successor if the worker is gone. [`Submitted::Gone`] when there is none yet: an
-    /// event loop looks for it elsewhere, since that takes time.
+    /// Sends a request; to the worker's successor if the worker is gone. [`Submitted::Gone`] where there is no channel to a
+    /// worker that serves.
     pub fn submit(&mut self, request: &Request<'_>) -> Submitted {
         let submitted = self.send(request);
         if let Submitted::Id(_) = submitted {
@@ -153,27 +179,21 @@ impl LoopHold {
                 other => return other,
             }
         }
-        match self.move_over() {
+        let Some(session) = self.client.present() else { return Submitted::Gone(self.client.why_not_yet()) };
+        let Some(idle) = LoopChannel::idle(&session) else {
+            let text = "this event loop has no channel to the worker yet; the request was not sent";
+            return Submitted::Gone(Failure::new(Outcome::Unavailable, text));
+        };
+        match self.adopt(idle) {
             Ok(channel) => channel.submit(request),
-            Err(none) => none,
+            Err(failure) => Submitted::Refused(failure),
         }
     }
 
-    fn move_over(&mut self) -> Result<&mut LoopChannel, Submitted> {
-        let Some(session) = self.client.present() else {
-            let text = "the worker is gone, and the next one does not serve yet";
-            return Err(Submitted::Gone(Failure::new(Outcome::Unavailable, text)));
-        };
-        self.move_to(&session).map_err(|failure| match failure.outcome {
-            Outcome::Unavailable => Submitted::Gone(failure), // it has gone in its turn
-            _ => Submitted::Refused(failure),
-        })
-    }
-
-    fn move_to(&mut self, session: &Arc<Session>) -> Result<&mut LoopChannel, Failure> {
-        let channel = LoopChannel::open(session)?;
+    /// Sends by that channel from now on. What is in flight on the old one may still be answered: a worker that stops finishes
+    /// what it runs.
+    pub fn adopt(&mut self, channel: LoopChannel) -> Result<&mut LoopChannel, Failure> {
         watch(&self.epoll, &channel)?;
-        // What is in flight on the old one may still be answered: a worker that stops finishes what it runs.
         self.former.extend(self.channel.take());
         Ok(self.channel.insert(channel))
     }
@@ -264,6 +284,11 @@ impl TableHold {
     }
 }
 
+/// The session that there is: who asks for shared memory has waited for a worker before.
+pub fn present(client: &Client) -> Result<Arc<Session>, Failure> {
+    client.present().ok_or_else(|| client.why_not_yet())
+}
+
 /// Places a stream of batches in the arena: one copy. `run`: in extents of its own, which a worker can take over.
 pub fn place(client: &Client, stream: FFI_ArrowArrayStream, run: bool) -> Result<Arc<ClientBlock>, Failure> {
     use arrow_array::RecordBatchReader;
@@ -274,7 +299,7 @@ pub fn place(client: &Client, stream: FFI_ArrowArrayStream, run: bool) -> Result
     let reader = ArrowArrayStreamReader::try_new(stream).map_err(invalid)?;
     let schema = reader.schema();
     let encoded = Encoded::new(&schema, reader).map_err(invalid)?;
-    let session = client.session()?;
+    let session = present(client)?;
     let block = if run { session.block_of_own_extents(encoded.len())? } else { session.block(encoded.len())? };
     encoded.write_to(block.block());
     Ok(block)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,26 @@ def stop(pid: int) -> None:
             return stat.read().rpartition(") ")[2].startswith("T")  # the name in parentheses may hold anything
 
     until(lambda: all(map(stopped, os.listdir(f"/proc/{pid}/task"))), f"all threads of {pid} stand still")
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process stands still meanwhile."""
+    stop(pid)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def being_started(client: molt_accel.SpawnedClient) -> Iterator[None]:
+    """The worker is dead, and its supervisor, which stands still, is known to start the next one."""
+    pid = client.stats()["worker"]["pid"]
+    with stopped(client.worker.pid):
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: client.stats()["worker"]["state"] != "serving", "it is dead")
+        yield
 
 
 def in_child(check: Callable[[], None]) -> int:

@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
         "hint: pip install ./client-py"
     ) from missing
 
-ABI = 6
+ABI = 7
 """The C ABI that this package speaks."""
 
 if lib.molt_abi_version() != ABI:

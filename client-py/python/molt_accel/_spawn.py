@@ -98,7 +98,7 @@ def _await_ready(client: SpawnedClient, seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            attach(client.shm, 0.1, client.socket).close()
+            attach(client.shm, 0.1, client.socket, timeout=1.0).close()
             pid = client.stats()["worker"]["pid"]
             if worker.pid in (pid, _parent(pid)):  # its child, under --supervise
                 client.session()

@@ -1,7 +1,8 @@
 """Event loops: requests whose answers arrive as a readable descriptor, so no thread waits for them.
 
 A `Channel` belongs to one client and one running loop; only that loop's thread touches it. The loop's reader is what
-keeps it alive: a loop that is closed or collected takes its channel along.
+keeps it alive: a loop that is closed or collected takes its channel along. The loop never waits: a worker is looked
+for, and asked for a channel, in a thread, once for all requests that need it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from collections import deque
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from . import forks, reply
-from ._lib import ERROR_BYTES, NULL, Failure, ffi, lib
+from . import attaching, forks, reply
+from ._lib import ERROR_BYTES, NULL, ffi, lib
+from .attaching import FOUND, NOT_YET
+from .deadline import NANO
 from .errors import MoltClosed, MoltError, MoltTimeout, MoltUnavailable, MoltWorkerLost, error
 from .request import NO_RESEND
 
 if TYPE_CHECKING:
     from .client import Client
+    from .deadline import Deadline
     from .reply import Reply
     from .request import Request
 
@@ -27,8 +31,6 @@ BATCH = 32
 """Answers taken from the library at once."""
 SCAN_SECONDS = 0.1
 """While anything is in flight the channel looks by itself this often: a lost doorbell costs no more than that."""
-ROOM_SECONDS = 5.0
-"""How long a request without a time-out of its own waits for room in the ring."""
 
 CLOCK_SLACK_SECONDS = 0.002
 """The library's deadline begins a little after the loop's, whose clock ticks in milliseconds under uvloop."""
@@ -36,6 +38,10 @@ CLOCK_SLACK_SECONDS = 0.002
 SUCCESSOR_SECONDS = 0.5
 """How long a request that lost its worker waits for a successor where nobody is known to start one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+_SLICE_SECONDS = 0.1
+"""How long one look for a worker takes at most, and then the question for a channel."""
+_GRACE_SECONDS = 0.02
+"""A look ends by itself when the time of the request that began it is over: beyond that nothing is waited for."""
 
 NO_BUDGET = (
     "; it was not sent again: the retry budget, a fifth of the calls and five a second, is used up; "
@@ -45,7 +51,6 @@ SENT_AGAIN = 1
 """Flag of a reply."""
 
 _SUBMITTED, _NO_ROOM, _GONE = 0, 1, 3
-_FOUND, _NOT_YET = 0, 1
 _UNAVAILABLE, _WORKER_LOST = 7, 8
 _IDEMPOTENT = b"\x81\xaaidempotent\xc3"  # {"idempotent": True}, as the library writes it
 
@@ -68,11 +73,6 @@ def channel_of_running_loop(client: Client, channels: MutableMapping[int, weakre
     return channel
 
 
-def _within(arguments: Request, deadline: float, now: float) -> Request:
-    """The same request with what is left of its time."""
-    return (*arguments[:-1], max(1, int((deadline - now) * 1e9))) if deadline else arguments
-
-
 def _may_run_again(c: Any, flags: int, lost: bool) -> bool:
     """Whether a reply tells of a request that never ran, or that may run twice and was not lost before."""
     if flags & NO_RESEND:
@@ -82,13 +82,6 @@ def _may_run_again(c: Any, flags: int, lost: bool) -> bool:
     if c.outcome != _WORKER_LOST or lost or not c.details_len:
         return False
     return bool(ffi.unpack(c.details, c.details_len) == _IDEMPOTENT)
-
-
-def _reattach(session: Any) -> tuple[int, MoltError | None]:
-    """Looks for the worker's successor for up to a tenth of a second. In a thread: the event loop runs on meanwhile."""
-    failure = Failure()
-    found = lib.molt_reattach(session, 0, 1000, *failure.args)
-    return found, failure.error() if found > _NOT_YET else None
 
 
 class Channel:
@@ -105,25 +98,23 @@ class Channel:
         self._out = ffi.new("molt_reply[]", BATCH)
         self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
         self._no_room: deque[asyncio.Future[None]] = deque()
-        self._looking: asyncio.Future[tuple[int, MoltError | None]] | None = None
+        self._looking: asyncio.Task[tuple[int, MoltError | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._session = client.session()  # keeps the session while a request is in flight
-        self._pointer = lib.molt_loop_open(self._session, self._outcome, self._text, ERROR_BYTES)
+        self.client = client._unattached()  # keeps the session while a request is in flight
+        self._pointer = lib.molt_loop_open(self.client, self._outcome, self._text, ERROR_BYTES)
         if self._pointer == NULL:
             raise self._error(None)
         self.closed = False
         self._fd = lib.molt_loop_fd(self._pointer)
         loop.add_reader(self._fd, self._poll)
 
-    async def run(self, entry: str, arguments: Request) -> Reply:
+    async def run(self, entry: str, arguments: Request, deadline: Deadline) -> Reply:
         """Sends a request and waits for its answer; any other outcome is raised.
 
-        What a worker that left had not begun is sent again to its successor, what may be run twice once more, all within
-        the same time.
+        What a worker that left had not begun is sent again to its successor, what may be run twice once more, all
+        before the same deadline.
         """
-        timeout_ns = arguments[-1]
-        deadline = self.loop.time() + timeout_ns / 1e9 if timeout_ns > 0 else 0.0
         first: MoltError | None = None  # what the caller is told if sending again comes to nothing
         lost = sent_again = False
         pause = 0.0
@@ -141,10 +132,12 @@ class Channel:
                 return reply
             again = _may_run_again(reply.c, arguments[-2], lost)
             failure = reply.error(entry)
-            if not again or (deadline and self.loop.time() >= deadline):
+            self._check_open()
+            left = deadline.left_ns(self.client) / NANO
+            if not again or not left:
                 # A request that may have run is not called one that never ran.
                 raise first if first and isinstance(failure, MoltUnavailable) else failure
-            if not lib.molt_may_send_again(self._session, isinstance(failure, MoltWorkerLost)):
+            if not lib.molt_may_send_again(self.client, isinstance(failure, MoltWorkerLost)):
                 failure.args = (failure.message + NO_BUDGET,)
                 raise failure
             if isinstance(failure, MoltWorkerLost):
@@ -153,21 +146,20 @@ class Channel:
             sent_again = True
             first = first or failure
             if pause:
-                await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
+                await asyncio.sleep(min(random.uniform(0.5, 1.5) * pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE) or _FIRST_PAUSE
-            arguments = _within(arguments, deadline, self.loop.time())
 
-    async def _once(self, entry: str, arguments: Request, deadline: float, absent: float) -> Reply:
+    async def _once(self, entry: str, arguments: Request, deadline: Deadline, absent: float) -> Reply:
         """One try: the reply, whatever its outcome. `absent`: how long to look for a worker where nobody starts one."""
-        while (submitted := self._submit(entry, arguments)) != _SUBMITTED:
+        # What was waited for before was part of the request's time.
+        while (submitted := self._submit(entry, deadline.rest(self.client, arguments))) != _SUBMITTED:
             if submitted == _NO_ROOM:
                 await self._room(entry, deadline)
             else:
-                await self._successor(entry, deadline, absent)
-            arguments = _within(arguments, deadline, self.loop.time())  # the wait was part of the request's time
+                await self.attach(deadline, absent)
         number = self._id[0]
         future = self.loop.create_future()
-        look_at = deadline + CLOCK_SLACK_SECONDS if deadline else 0.0
+        look_at = deadline.ends(self.client) + CLOCK_SLACK_SECONDS
         self._waiting[number] = future, look_at
         self._watch(look_at)
         try:
@@ -181,41 +173,65 @@ class Channel:
         return reply
 
     def _submit(self, entry: str, arguments: Request) -> int:
-        if self.closed:
-            raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
+        self._check_open()
         result = lib.molt_loop_submit(self._pointer, *arguments, self._id, self._outcome, self._text, ERROR_BYTES)
         if result in (_SUBMITTED, _NO_ROOM, _GONE):
             return int(result)
         raise self._error(entry)
 
-    async def _successor(self, entry: str, deadline: float, absent: float) -> None:
-        """Waits until there is a worker: as long as the request has if one is about to serve, else only `absent`."""
-        gone = self._error(entry)
-        now = self.loop.time()
-        longest = deadline or now + ROOM_SECONDS
-        absent_until = min(now + absent, longest)
+    def _check_open(self) -> None:
+        if self.closed:
+            raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
+
+    async def attach(self, deadline: Deadline, absent: float) -> None:
+        """Waits until there is a channel to a worker that serves: to the deadline if one is about to, else only
+        `absent` seconds."""
+        ends = deadline.ends(self.client)
+        absent_until = min(self.loop.time() + absent, ends)
         pause = _FIRST_PAUSE
+        why: MoltError | None = None
         while True:
-            found, failure = await asyncio.shield(self._look())
-            if found == _FOUND:
+            began = self.loop.time()
+            left = max(0.0, ends - began)
+            looking = self._look(min(left, _SLICE_SECONDS))
+            await asyncio.wait({looking}, timeout=left + _GRACE_SECONDS)
+            self._check_open()
+            found, why = looking.result() if looking.done() else (NOT_YET, why)
+            if found == FOUND:
                 return
             now = self.loop.time()
-            if now >= (longest if found == _NOT_YET else absent_until):
-                raise failure or gone
-            if found != _NOT_YET:  # every process of the machine looks for it: not all at the same moment
-                await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
+            if now >= (ends if found == NOT_YET else absent_until):
+                raise self._no_channel(why, deadline.entry, left)
+            if now - began < _SLICE_SECONDS / 2:
+                # Every process of the machine looks for it: not all at the same moment.
+                await asyncio.sleep(min(random.uniform(0.5, 1.5) * pause, max(0.0, ends - now)))
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _look(self) -> asyncio.Future[tuple[int, MoltError | None]]:
-        """One look for the successor, shared by all requests of this loop that wait for it."""
+    def _no_channel(self, why: MoltError | None, entry: str | None, waited: float) -> MoltError:
+        if why is None:
+            return MoltTimeout(
+                f"there was no channel to the worker of {self.where} within {waited:.3f} s; the request was never sent",
+                entry=entry,
+            )
+        return type(why)(why.message, entry=entry, retry_after=why.retry_after)
+
+    def _look(self, seconds: float) -> asyncio.Task[tuple[int, MoltError | None]]:
+        """One look for a worker and a channel to it, shared by all requests of this loop that wait for it."""
         if self._looking is None or self._looking.done():
-            self._looking = self.loop.run_in_executor(None, _reattach, self._session)
+            self._looking = self.loop.create_task(self._seek(int(seconds * NANO)))
         return self._looking
 
-    async def _room(self, entry: str, deadline: float) -> None:
+    async def _seek(self, slice_ns: int) -> tuple[int, MoltError | None]:
+        found, why, channel = await self.loop.run_in_executor(None, attaching.look, self.client, slice_ns)
+        if channel is not None and not self.closed:
+            ffi.gc(channel, None)
+            if lib.molt_loop_adopt(self._pointer, channel, self._outcome, self._text, ERROR_BYTES):
+                return NOT_YET, self._error(None)
+        return found, why
+
+    async def _room(self, entry: str, deadline: Deadline) -> None:
         """Waits until the channel has moved on, or the request's time is over."""
-        now = self.loop.time()
-        seconds = deadline - now if deadline else ROOM_SECONDS
+        seconds = deadline.left_ns(self.client) / NANO
         future = self.loop.create_future()
         self._no_room.append(future)
         self._watch(0.0)
@@ -224,7 +240,7 @@ class Channel:
                 await future
         except TimeoutError:
             raise MoltTimeout(
-                f"{entry}: the request ring of {self.where} had no room for {max(seconds, 0.0):.3f} s, with "
+                f"{entry}: the request ring of {self.where} had no room for {seconds:.3f} s, with "
                 f"{len(self._waiting)} requests of this event loop in flight; the request was never sent",
                 entry=entry,
             ) from None
@@ -280,7 +296,7 @@ class Channel:
             now = self.loop.time()
             self._watch(min((at for _, at in self._waiting.values() if at > now), default=0.0))
 
-    def _error(self, entry: str | None) -> Exception:
+    def _error(self, entry: str | None) -> MoltError:
         return error(self._outcome[0], ffi.string(self._text).decode("utf-8", "replace"), entry=entry)
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -305,6 +321,8 @@ class Channel:
             self._timer.cancel()
         if not self.loop.is_closed():
             self.loop.remove_reader(self._fd)
+            if self._looking is not None:
+                self._looking.cancel()  # who waits for it finds the channel closed
             waiting: list[asyncio.Future[Any]] = [*(future for future, _ in self._waiting.values()), *self._no_room]
             for future in waiting:
                 if not future.done():
@@ -318,13 +336,13 @@ class Channel:
     def forget(self) -> None:
         """In a forked child: the channel is the parent's."""
         self.closed = True
-        self._pointer = self._session = None
+        self._pointer = self.client = None
 
     def _free(self) -> None:
         pointer, self._pointer = self._pointer, None
         if pointer is not None and self._generation == forks.generation:
             lib.molt_loop_close(pointer)
-        self._session = None
+        self.client = None
 
     def __del__(self) -> None:
         if not self.closed:  # the loop went away and took its reader along

@@ -19,7 +19,15 @@ import time
 from _thread import RLock
 
 from ._lib import NULL, lib
-from .errors import MoltBusy, MoltInternalError, MoltInvalidInput, MoltTooLarge, MoltUnavailable, MoltUnknownEntry
+from .errors import (
+    MoltBusy,
+    MoltInternalError,
+    MoltInvalidInput,
+    MoltTimeout,
+    MoltTooLarge,
+    MoltUnavailable,
+    MoltUnknownEntry,
+)
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
 if TYPE_CHECKING:
@@ -98,22 +106,32 @@ class Breaker:
     def failed(self, error: MoltError) -> MoltError:
         """A call ended with that error; returns it."""
         if isinstance(error, MoltUnavailable):
-            with self._lock:
-                self.is_clear = False
-                self.failures += 1
-                self._reason = error.message
-                opens = self.state is CLOSED and self.failures >= FAILURES
-                if opens or self.state is not CLOSED:
-                    self._open(self._pause)
-                    self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            if opens:
-                self._changed(OPEN, error.message)
+            self._count(error)
         elif not self.is_clear:
             if isinstance(error, _ANSWERS):
                 self.succeeded()
             else:
                 self.gave_up()
         return error
+
+    def not_attached(self, error: MoltError) -> MoltError:
+        """The same for a wait for a worker: one that answers no hello in the time of a call is as good as none."""
+        if isinstance(error, MoltTimeout):
+            self._count(error)
+            return error
+        return self.failed(error)
+
+    def _count(self, error: MoltError) -> None:
+        with self._lock:
+            self.is_clear = False
+            self.failures += 1
+            self._reason = error.message
+            opens = self.state is CLOSED and self.failures >= FAILURES
+            if opens or self.state is not CLOSED:
+                self._open(self._pause)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        if opens:
+            self._changed(OPEN, error.message)
 
     def gave_up(self) -> None:
         """A call ended without telling whether there is a worker: another one may try."""

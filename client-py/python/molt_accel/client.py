@@ -9,7 +9,8 @@ from . import attaching, codecs, forks, reply, request, trace
 from ._lib import NULL, Failure, ffi, lib
 from .block import Block
 from .breaker import CLOSED, Breaker
-from .errors import MoltCancelled, MoltClosed, MoltError
+from .deadline import Deadline, cancelled
+from .errors import MoltClosed, MoltError
 from .resident import ResidentTables
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
@@ -26,16 +27,17 @@ if TYPE_CHECKING:
     from .table import Table
 
 DEFAULT_SHM = "/molt0"
+DEFAULT_SECONDS = 5.0
+"""Time-out where neither the call, nor its entry, nor the client says."""
 QUERY_SECONDS = 30.0
 """Time-out of `query` where the call names none."""
 QUERY_ENTRY = "molt.query"
 
-_RESTART_SECONDS = 5.0
-"""How long a payload that is to be placed in shared memory waits for a worker that is being started."""
 _call, _call_bytes, _wait = lib.molt_call, lib.molt_call_bytes, lib.molt_wait
 _take = reply.take
 _build, _build_bytes, _trace = request.build, request.build_bytes, trace.context
 MSGPACK, ARROW = codecs.MSGPACK, codecs.ARROW
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class Client(ResidentTables):
@@ -55,7 +57,8 @@ class Client(ResidentTables):
     ) -> None:
         """`shm`: the segment's name. `socket`: where the worker listens; alone it is enough, and the only way to a
         segment without a name (`molt_worker --memfd`). Neither: `/molt0`. `wait`: seconds to wait for a worker that is
-        not there yet. `timeout`: for calls and entries that name none (else 5 s). `on_state`: called with the client,
+        not there yet, within the time-out of the call that waits. `timeout`: for calls and entries that name none (else
+        5 s). `on_state`: called with the client,
         "open" or "closed", and the reason when its circuit breaker opens or closes; without it the logger
         `molt_accel.client` is told."""
         self.shm = DEFAULT_SHM if shm is None and socket is None else shm
@@ -72,8 +75,9 @@ class Client(ResidentTables):
         self._closed = False
         # The destructor that ffi.gc attaches runs when the last call that uses the session has returned, so `close`
         # in one thread cannot pull the session from under another.
-        self._session: Any = None
-        self._lock = RLock()  # a signal handler may call while its thread attaches
+        self._native: Any = None  # made at first use
+        self._session: Any = None  # the same, once it has attached
+        self._lock = RLock()  # nobody waits for anything while holding it; a signal handler may call in between
         self._channels: dict[int, ref[Channel]] = {}  # by id of their event loop, see aio.py
         forks.join(self)
 
@@ -100,20 +104,26 @@ class Client(ResidentTables):
         once it is set the request is taken back, in the worker too, within a tenth of a second. traceparent: the W3C
         trace that the worker's log lines shall name (None: that of OpenTelemetry's current span). Raises `MoltError`.
         """
+        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
+        gone = None if cancel is None else cancel.is_set
+        deadline = None
         if codec == "msgpack":
             number = MSGPACK
             body = codecs.pack(payload)
         else:
             number = codecs.number(codec)
-            body = codecs.encode(number, payload) if number != ARROW else self.place(payload)
-        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
+            if number != ARROW:
+                body = codecs.encode(number, payload)
+            else:
+                deadline = Deadline(ns, entry, gone)
+                body = self.place(payload, deadline)
         try:
-            gone = None if cancel is None else cancel.is_set
             trace = _trace(traceparent)
             if type(body) is bytes and not params and not trace:
-                return self._run(entry, _build_bytes(entry, number, body, idempotent, ns), _call_bytes, gone).value()
+                arguments = _build_bytes(entry, number, body, idempotent, ns)
+                return self._run(entry, arguments, _call_bytes, gone, deadline).value()
             arguments = _build(entry, number, number, body, params, idempotent, ns, trace)
-            return self._run(entry, arguments, gone=gone).value()
+            return self._run(entry, arguments, gone=gone, deadline=deadline).value()
         finally:
             if number == ARROW:
                 _release(body)
@@ -132,12 +142,13 @@ class Client(ResidentTables):
         """`call` for event loops. Cancelling the task cancels the request in the worker."""
         trace = _trace(traceparent)
         number = codecs.number(codec)
-        await self.aattach(number == ARROW)
-        body = codecs.encode(number, payload) if number != ARROW else self.place(payload)
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
+        deadline = Deadline(ns, entry)
+        await self.aattach(number == ARROW, deadline)
+        body = codecs.encode(number, payload) if number != ARROW else self._placed(payload)
         try:
             arguments = _build(entry, number, number, body, params, idempotent, ns, trace)
-            return (await self._arun(entry, arguments)).value()
+            return (await self._arun(entry, arguments, deadline)).value()
         finally:
             if number == ARROW:
                 _release(body)
@@ -148,11 +159,19 @@ class Client(ResidentTables):
         tables: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        *,
+        cancel: Event | None = None,
     ) -> Table:
-        """Runs read-only SQL on `tables`: anything Arrow, placed in shared memory once. `$x` reads params["x"]."""
-        blocks = self._place(tables)
+        """Runs read-only SQL on `tables`: anything Arrow, placed in shared memory once. `$x` reads params["x"]. cancel:
+        as in `call`."""
+        packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
+        gone = None if cancel is None else cancel.is_set
+        deadline = Deadline(request.nanoseconds(QUERY_SECONDS if timeout is None else timeout), QUERY_ENTRY, gone)
+        if tables:
+            self._present(deadline)
+        blocks = self._placed_tables(tables)
         try:
-            return self._run(QUERY_ENTRY, self._sql(sql, blocks, params, timeout)).value()
+            return self._run(QUERY_ENTRY, _sql(blocks, packed, deadline), gone=gone, deadline=deadline).value()
         finally:
             _release(*blocks.values())
 
@@ -163,11 +182,13 @@ class Client(ResidentTables):
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Table:
-        """`query` for event loops."""
-        await self.aattach(True)
-        blocks = self._place(tables)
+        """`query` for event loops. Cancelling the task cancels the statement in the worker."""
+        packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
+        deadline = Deadline(request.nanoseconds(QUERY_SECONDS if timeout is None else timeout), QUERY_ENTRY)
+        await self.aattach(True, deadline)
+        blocks = self._placed_tables(tables)
         try:
-            return (await self._arun(QUERY_ENTRY, self._sql(sql, blocks, params, timeout))).value()
+            return (await self._arun(QUERY_ENTRY, _sql(blocks, packed, deadline), deadline)).value()
         finally:
             _release(*blocks.values())
 
@@ -177,17 +198,20 @@ class Client(ResidentTables):
         payload: Any,
         codec: int,
         accept: int,
-        timeout: float | None = None,
+        timeout: float | Deadline | None = None,
         params: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
         gone: Callable[[], object] | None = None,
     ) -> Answer:
         """`call` without encoding and decoding: bytes, a buffer or a `Block` in, the answer's own bytes out.
 
-        gone: asked ten times a second while it waits; true takes the request back, and MoltCancelled is raised.
+        timeout: seconds, or the `deadline` that the payload's shared memory was waited for with. gone: asked ten times
+        a second while it waits; true takes the request back, and MoltCancelled is raised.
         """
-        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
-        return self._run(entry, _build(entry, codec, accept, payload, params, idempotent, ns), gone=gone).answer()
+        deadline = timeout if type(timeout) is Deadline else None
+        ns = self._nanoseconds(timeout)
+        arguments = _build(entry, codec, accept, payload, params, idempotent, ns)
+        return self._run(entry, arguments, gone=gone, deadline=deadline).answer()
 
     async def aexchange(
         self,
@@ -195,14 +219,15 @@ class Client(ResidentTables):
         payload: Any,
         codec: int,
         accept: int,
-        timeout: float | None = None,
+        timeout: float | Deadline | None = None,
         params: Mapping[str, Any] | None = None,
         idempotent: bool | None = None,
     ) -> Answer:
         """`exchange` for event loops."""
-        await self.aattach()
-        ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
-        return (await self._arun(entry, _build(entry, codec, accept, payload, params, idempotent, ns))).answer()
+        deadline = self.deadline(timeout, entry)
+        await self.aattach(False, deadline)
+        arguments = _build(entry, codec, accept, payload, params, idempotent, deadline.timeout_ns)
+        return (await self._arun(entry, arguments, deadline)).answer()
 
     def ping(self, timeout: float | None = None) -> float:
         """Seconds there and back of an empty request; raises `MoltError` when the worker does not answer."""
@@ -239,8 +264,12 @@ class Client(ResidentTables):
         return {"sent": counted.sent, "moved": counted.moved, "again": counted.again, "refused": counted.refused}
 
     async def astats(self) -> dict[str, Any]:
-        """`stats` for event loops; it only reads memory, so it never waits."""
-        return self.stats()
+        """`stats` for event loops. It reads memory; a segment without a name may have to be asked for, in a thread."""
+        if self.shm is not None:
+            return self.stats()
+        from asyncio import to_thread
+
+        return await to_thread(self.stats)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -248,26 +277,26 @@ class Client(ResidentTables):
         """Ends the session. Calls that run in other threads finish; tables stay valid; a second close does nothing."""
         with self._lock:
             self._closed = True
-            session, self._session = self._session, None
+            native, self._native, self._session = self._native, None, None
             channels, self._channels = self._channels, {}
         for kept in channels.values():
             if (channel := kept()) is not None:
                 channel.close_soon()
-        del session
+        del native
 
     async def aclose(self) -> None:
         """`close` for event loops."""
         self.close()
 
     def __enter__(self) -> Self:
-        self.session()
+        self.session(self._attaching())
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
-        await self.aattach()
+        await self.aattach(False, self._attaching())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -277,31 +306,86 @@ class Client(ResidentTables):
         state = "closed" if self._closed else "attached" if self._session is not None else "not attached"
         return f"<molt_accel.Client {self.where} {state}>"
 
-    def session(self) -> Any:
-        """The C pointer of the session, attached if it was not yet."""
-        return self._session if self._session is not None else self._attach()
+    def deadline(self, timeout: float | Deadline | None = None, entry: str | None = None) -> Deadline:
+        """One time-out for several steps: what `session`, `block` and `place` wait for counts as `exchange`'s time."""
+        return timeout if type(timeout) is Deadline else Deadline(self._nanoseconds(timeout), entry)
 
-    def _attach(self) -> Any:
-        breaker = self.breaker
-        if not breaker.is_clear:  # before the lock: who holds it may be waiting for a worker
-            breaker.admit()
+    def session(self, timeout: float | Deadline | None = None) -> Any:
+        """The C pointer of the session, attached if it was not yet."""
+        return self._session if self._session is not None else self._present(self.deadline(timeout))
+
+    def _nanoseconds(self, timeout: float | Deadline | None) -> int:
+        """A time-out as the C ABI takes it."""
+        if timeout is None:
+            return self._default_ns
+        return timeout.timeout_ns if type(timeout) is Deadline else request.nanoseconds(timeout)
+
+    def _attaching(self) -> float:
+        """How long it may take to attach where no call waits for that."""
+        return max(self.wait, DEFAULT_SECONDS if self.timeout is None else self.timeout)
+
+    def _present(self, deadline: Deadline) -> Any:
+        """The session, with a worker that serves: waits for one that is being started."""
+        session = self._session
+        if session is not None and lib.molt_is_attached(session):
+            return session
+        native = self._unattached()
+        absent = self._seeks()
+        try:
+            attaching.find(native, absent, deadline)
+        except BaseException as error:
+            raise self._found_none(error) from None
+        return self._found(native)
+
+    async def _apresent(self, deadline: Deadline) -> None:
+        """`_present` for event loops, with a channel for the running one."""
+        from .aio import channel_of_running_loop
+
+        channel = channel_of_running_loop(self, self._channels)
+        absent = self._seeks()
+        try:
+            await channel.attach(deadline, absent)
+        except BaseException as error:
+            raise self._found_none(error) from None
+        self._found(channel.client)
+
+    async def aattach(self, present: bool = False, timeout: float | Deadline | None = None) -> None:
+        """`session` for event loops; a thread waits for the worker in their place.
+
+        present: also wait for the successor of a worker that has gone, to place a payload in its arena."""
+        session = self._session
+        if session is None or (present and not lib.molt_is_attached(session)):
+            await self._apresent(self.deadline(timeout))
+
+    def _unattached(self) -> Any:
+        """What attaches: made here, and not before it is needed."""
         with self._lock:
             if self._closed:
                 raise MoltClosed(f"the client of {self.where} is closed. hint: attach() makes a new one")
-            if self._session is None:
-                wait = self.wait if breaker.state is CLOSED else 0.0
-                try:
-                    session = ffi.gc(attaching.attach(self.shm, self.socket, wait), lib.molt_close)
-                except MoltError as error:
-                    raise breaker.failed(error) from None
-                except BaseException:
-                    breaker.gave_up()
-                    raise
-                if self._session is None:  # still: nobody came between by way of a signal
-                    self._session = session
-                if not breaker.is_clear:
-                    breaker.succeeded()
-            return self._session
+            if self._native is None:
+                self._native = attaching.new(self.shm, self.socket)
+            return self._native
+
+    def _seeks(self) -> float:
+        """Whether a worker may be waited for, and how many seconds where nobody is about to serve. Who asks says how it
+        ended, by one of the next two."""
+        if not self.breaker.is_clear:
+            self.breaker.admit()
+        return self.wait if self._session is None and self.breaker.state is CLOSED else 0.0
+
+    def _found(self, native: Any) -> Any:
+        with self._lock:
+            if not self._closed:
+                self._session = native
+        if not self.breaker.is_clear:
+            self.breaker.succeeded()
+        return native
+
+    def _found_none(self, error: BaseException) -> BaseException:
+        if isinstance(error, MoltError):
+            return self.breaker.not_attached(error)
+        self.breaker.gave_up()
+        return error
 
     def _state_changed(self, state: str, reason: str) -> None:
         if self._on_state is not None:
@@ -312,58 +396,39 @@ class Client(ResidentTables):
         level = logging.WARNING if state != CLOSED else logging.INFO
         logging.getLogger("molt_accel.client").log(level, "%s: circuit breaker %s: %s", self.where, state, reason)
 
-    async def aattach(self, present: bool = False) -> None:
-        """`session` for event loops: attaching may wait for a worker, so it does that in a thread.
-
-        present: also wait for the successor of a worker that has gone, to place a payload in its arena."""
-        if self._session is None or (present and not lib.molt_is_attached(self._session)):
-            from asyncio import to_thread
-
-            await to_thread(self._present if present else self.session)
-
-    def _present(self) -> Any:
-        """The session, with a worker that serves: waits for one that is being started."""
-        session = self.session()
-        if not lib.molt_is_attached(session):
-            breaker = self.breaker
-            if not breaker.is_clear:
-                breaker.admit()
-            try:
-                attaching.reattach(session, _RESTART_SECONDS)
-            except MoltError as error:
-                raise breaker.failed(error) from None
-            except BaseException:
-                breaker.gave_up()
-                raise
-            if not breaker.is_clear:
-                breaker.succeeded()
-        return session
-
     def _forked(self) -> None:
         """In a forked child: forget the parent's session without ending it; the next call attaches anew."""
-        session, self._session = self._session, None
+        native, self._native, self._session = self._native, None, None
         self.breaker.reset()
         self._lock = RLock()  # the copy may be locked by a thread that the child does not have
         channels, self._channels = self._channels, {}
         for kept in channels.values():
             if (channel := kept()) is not None:
                 channel.forget()
-        if session is not None:
-            ffi.gc(session, None)
-            lib.molt_forked(session)
+        if native is not None:
+            ffi.gc(native, None)
+            lib.molt_forked(native)
 
     # -- the way of a request ------------------------------------------------------------------------------------
 
     def _run(
-        self, entry: str, arguments: Request, call: Any = _call, gone: Callable[[], object] | None = None
+        self,
+        entry: str,
+        arguments: Request,
+        call: Any = _call,
+        gone: Callable[[], object] | None = None,
+        deadline: Deadline | None = None,
     ) -> Reply:
         """Sends by that function of the C ABI, waits, and returns the answer; any other outcome is raised.
 
-        gone: asked every tenth of a second whether the caller wants no answer any more.
+        gone: asked every tenth of a second whether the caller wants no answer any more. deadline: that of a call which
+        has waited for something already; else its time begins here, and the library counts it.
         """
         session = self._session
-        if session is None:
-            session = self._attach()
+        if session is None or deadline is not None:
+            deadline = deadline or Deadline(arguments[-1], entry, gone)
+            session = self.session(deadline)
+            arguments = deadline.rest(session, arguments)
         breaker = self.breaker
         if not breaker.is_clear:
             breaker.admit(entry)
@@ -373,7 +438,7 @@ class Client(ResidentTables):
             interrupted = call(session, *arguments, c)
             while interrupted:  # Python's signal handlers run between two rounds of this loop
                 if gone is not None and gone():
-                    raise MoltCancelled("the caller wants no answer any more", entry=entry)
+                    raise cancelled(entry)
                 interrupted = _wait(session, c)
         except BaseException:  # KeyboardInterrupt, or what another handler raised
             if c.pending != NULL:
@@ -387,14 +452,14 @@ class Client(ResidentTables):
             breaker.succeeded()
         return reply
 
-    async def _arun(self, entry: str, arguments: Request) -> Reply:
+    async def _arun(self, entry: str, arguments: Request, deadline: Deadline) -> Reply:
         from .aio import channel_of_running_loop
 
         breaker = self.breaker
         if not breaker.is_clear:
             breaker.admit(entry)
         try:
-            reply = await channel_of_running_loop(self, self._channels).run(entry, arguments)
+            reply = await channel_of_running_loop(self, self._channels).run(entry, arguments, deadline)
         except MoltError as error:
             breaker.failed(error)
             raise
@@ -405,36 +470,34 @@ class Client(ResidentTables):
             breaker.succeeded()
         return reply
 
-    def block(self, size: int) -> Block:
+    def block(self, size: int, timeout: float | Deadline | None = None) -> Block:
         """Shared memory to write a payload into, for `exchange`; whoever asked for it frees it. While a worker is being
-        started it waits for that."""
-        return Block(self._present(), size)
+        started it waits for that, as long as a call may take."""
+        return Block(self._present(self.deadline(timeout)), size)
 
-    def place(self, payload: Any) -> Any:
+    def place(self, payload: Any, timeout: float | Deadline | None = None) -> Any:
         """An Arrow payload for `exchange`: bytes of an IPC stream as they are, anything else placed in the arena; None is
         no body at all, for a SQL entry without inputs."""
+        if payload is not None and not isinstance(payload, _BYTES):
+            self._present(self.deadline(timeout))
+        return self._placed(payload)
+
+    def _placed(self, payload: Any) -> Any:
+        """`place` once a worker is there: it waits for nothing."""
         if payload is None:
             return b""
-        if isinstance(payload, (bytes, bytearray, memoryview)):
+        if isinstance(payload, _BYTES):
             return payload
         from .arrow import place
 
-        return place(self._present(), payload)
+        return place(self._unattached(), payload)
 
-    def _place(self, tables: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _placed_tables(self, tables: Mapping[str, Any] | None) -> dict[str, Any]:
         if not tables:
             return {}
         from .arrow import place
 
-        session = self._present()
-        return {name: place(session, table, name) for name, table in tables.items()}
-
-    def _sql(
-        self, sql: str, blocks: Mapping[str, Any], params: Mapping[str, Any] | None, timeout: float | None
-    ) -> Request:
-        packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
-        ns = request.nanoseconds(QUERY_SECONDS if timeout is None else timeout)
-        return request.build_tables(QUERY_ENTRY, blocks, packed, request.IDEMPOTENT, ns)
+        return {name: place(self._unattached(), table, name) for name, table in tables.items()}
 
 
 def attach(
@@ -445,9 +508,11 @@ def attach(
 
     The other arguments are those of `Client`.
     """
-    client = Client(shm, wait, socket, timeout=timeout)
-    client.session()
-    return client
+    return Client(shm, wait, socket, timeout=timeout).__enter__()
+
+
+def _sql(blocks: Mapping[str, Any], packed: bytes, deadline: Deadline) -> Request:
+    return request.build_tables(QUERY_ENTRY, blocks, packed, request.IDEMPOTENT, deadline.timeout_ns)
 
 
 def _release(*payloads: Any) -> None:

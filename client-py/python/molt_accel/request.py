@@ -36,7 +36,7 @@ def build(
     """A request whose payload is bytes, a buffer, or one `Block`. trace: see trace.py; None: what it says."""
     if trace is None:
         trace = context()
-    name = _names.get(entry) or _name(entry)
+    name = _names.get(entry) or encoded(entry)
     packed = codecs.pack(params, "params") if params else b""
     if type(payload) is Block:
         return (
@@ -53,13 +53,13 @@ def build(
 
 def build_bytes(entry: str, codec: int, payload: bytes, idempotent: bool | None, timeout_ns: int) -> Request:
     """The arguments of `molt_call_bytes`: bytes with nothing beside them, answered in the same codec."""
-    name = _names.get(entry) or _name(entry)
+    name = _names.get(entry) or encoded(entry)
     return (name, len(name), payload, len(payload), codec, FLAGS[idempotent], timeout_ns)
 
 
 def build_tables(entry: str, tables: Mapping[str, Block], params: bytes, flags: int, timeout_ns: int) -> Request:
     """A request that hands over tables by name, each in a block of its own, and wants a table back."""
-    name = _names.get(entry) or _name(entry)
+    name = _names.get(entry) or encoded(entry)
     names = b"\0".join(table.encode() for table in tables)
     blocks = tuple(tables.values())
     trace = context()
@@ -74,7 +74,8 @@ def nanoseconds(seconds: float) -> int:
     return max(1, int(min(seconds, _LONGEST_SECONDS) * 1e9))
 
 
-def _name(entry: str) -> bytes:
+def encoded(entry: str) -> bytes:
+    """The entry's name as it travels."""
     name = entry.encode()
     if len(_names) < _NAMES_KEPT:  # names come from code; a program that makes them up must not grow for ever
         _names[entry] = name

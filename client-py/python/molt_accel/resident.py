@@ -7,12 +7,14 @@ from os import getpid
 from time import monotonic
 
 from . import codecs, request
-from .errors import MoltError
+from .deadline import Deadline
+from .errors import MoltCancelled, MoltError
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
+    from threading import Event
     from typing import Any
 
     from .block import Block
@@ -79,7 +81,9 @@ class TableInfo:
 
     def __repr__(self) -> str:
         state = ", retired" if self.retired else "" if self.resident else ", on disk"
-        return f"<molt_accel.TableInfo {self.name!r} version {self.version}: {self.rows} rows, {self.bytes} bytes{state}>"
+        return (
+            f"<molt_accel.TableInfo {self.name!r} version {self.version}: {self.rows} rows, {self.bytes} bytes{state}>"
+        )
 
 
 class ResidentTables:
@@ -87,29 +91,45 @@ class ResidentTables:
 
     if TYPE_CHECKING:
 
-        def session(self) -> Any: ...
-        async def aattach(self, present: bool = False) -> None: ...
-        def _run(self, entry: str, arguments: Request, *, gone: Callable[[], object] | None = None) -> Reply: ...
-        async def _arun(self, entry: str, arguments: Request) -> Reply: ...
+        def _present(self, deadline: Deadline) -> Any: ...
+        def _unattached(self) -> Any: ...
+        def _nanoseconds(self, timeout: float | Deadline | None) -> int: ...
+        async def aattach(self, present: bool = False, timeout: float | Deadline | None = None) -> None: ...
+        def _run(
+            self,
+            entry: str,
+            arguments: Request,
+            *,
+            gone: Callable[[], object] | None = None,
+            deadline: Deadline | None = None,
+        ) -> Reply: ...
+        async def _arun(self, entry: str, arguments: Request, deadline: Deadline) -> Reply: ...
 
-    def put(self, name: str, data: Any, timeout: float | None = None) -> TableInfo:
+    def put(self, name: str, data: Any, timeout: float | None = None, *, cancel: Event | None = None) -> TableInfo:
         """Publishes `data` (anything Arrow) under `name`, for every process, in place of what had the name.
 
         The table is written into shared memory once and stays where it was written. Who reads the former version reads
-        on; its bytes go when the last reader does. MoltBusy when the arena has no room for both.
+        on; its bytes go when the last reader does. MoltBusy when the arena has no room for both. cancel: as in
+        `Client.call`; what was published by then stays.
         """
+        gone = None if cancel is None else cancel.is_set
+        deadline = Deadline(self._nanoseconds(UNLIMITED if timeout is None else timeout), _PUT, gone)
+        self._present(deadline)
         block = self._own(data, name)
         try:
-            return TableInfo(self._run(_PUT, _about(_PUT, {"name": name}, timeout, UNLIMITED, block)).value())
+            arguments = _about(_PUT, {"name": name}, deadline.timeout_ns, block)
+            return TableInfo(self._run(_PUT, arguments, gone=gone, deadline=deadline).value())
         finally:
             block.free()
 
     async def aput(self, name: str, data: Any, timeout: float | None = None) -> TableInfo:
-        """`put` for event loops."""
-        await self.aattach()
+        """`put` for event loops. Cancelling the task cancels it in the worker."""
+        deadline = Deadline(self._nanoseconds(UNLIMITED if timeout is None else timeout), _PUT)
+        await self.aattach(True, deadline)
         block = self._own(data, name)
         try:
-            return TableInfo((await self._arun(_PUT, _about(_PUT, {"name": name}, timeout, UNLIMITED, block))).value())
+            arguments = _about(_PUT, {"name": name}, deadline.timeout_ns, block)
+            return TableInfo((await self._arun(_PUT, arguments, deadline)).value())
         finally:
             block.free()
 
@@ -118,30 +138,29 @@ class ResidentTables:
 
         It stays valid and unchanged until it and all that was made of it are gone, whatever becomes of the name.
         """
-        return self._run(_TABLE, _about(_TABLE, {"name": name}, timeout)).table()
+        return self._run(_TABLE, _about(_TABLE, {"name": name}, self._nanoseconds(timeout))).table()
 
     async def atable(self, name: str, timeout: float | None = None) -> Table:
         """`table` for event loops."""
-        await self.aattach()
-        return (await self._arun(_TABLE, _about(_TABLE, {"name": name}, timeout))).table()
+        return (await self._ask(_TABLE, _about(_TABLE, {"name": name}, self._nanoseconds(timeout)))).table()
 
     def tables(self, timeout: float | None = None) -> list[TableInfo]:
         """What there is, by name; versions that were replaced are listed for as long as somebody reads them."""
-        return [TableInfo(listed) for listed in self._run(_TABLES, _about(_TABLES, {}, timeout)).value()]
+        listed = self._run(_TABLES, _about(_TABLES, {}, self._nanoseconds(timeout))).value()
+        return [TableInfo(table) for table in listed]
 
     async def atables(self, timeout: float | None = None) -> list[TableInfo]:
         """`tables` for event loops."""
-        await self.aattach()
-        return [TableInfo(listed) for listed in (await self._arun(_TABLES, _about(_TABLES, {}, timeout))).value()]
+        listed = (await self._ask(_TABLES, _about(_TABLES, {}, self._nanoseconds(timeout)))).value()
+        return [TableInfo(table) for table in listed]
 
     def drop(self, name: str, timeout: float | None = None) -> bool:
         """Takes the name away; False: nothing had it. Who reads the table reads on."""
-        return bool(self._run(_DROP, _about(_DROP, {"name": name}, timeout)).value())
+        return bool(self._run(_DROP, _about(_DROP, {"name": name}, self._nanoseconds(timeout))).value())
 
     async def adrop(self, name: str, timeout: float | None = None) -> bool:
         """`drop` for event loops."""
-        await self.aattach()
-        return bool((await self._arun(_DROP, _about(_DROP, {"name": name}, timeout))).value())
+        return bool((await self._ask(_DROP, _about(_DROP, {"name": name}, self._nanoseconds(timeout)))).value())
 
     def load(
         self,
@@ -151,26 +170,32 @@ class ResidentTables:
         *,
         resident: bool = True,
         progress: Callable[[LoadProgress], object] | None = None,
+        cancel: Event | None = None,
     ) -> TableInfo:
         """Publishes a file (Parquet, CSV, JSON lines, Arrow), or a folder of Parquet files, that the worker reads; `path`
         as this process sees it.
 
         resident: False leaves Parquet on disk: SQL reads what it needs of it each time, so it may be larger than memory.
         progress: called some ten times a second with a `LoadProgress`, the last time when the table is there. What it
-        raises ends the load.
+        raises ends the load. cancel: as in `Client.call`.
         """
         ticket = _ticket(progress)
-        arguments = _about(_LOAD, _file(name, path, resident, ticket), timeout, UNLIMITED)
+        arguments = _about(
+            _LOAD, _file(name, path, resident, ticket), self._nanoseconds(UNLIMITED if timeout is None else timeout)
+        )
+        gone = None if cancel is None else cancel.is_set
         if progress is None:
-            return TableInfo(self._run(_LOAD, arguments).value())
-        watch = _Watch(ticket, progress)
+            return TableInfo(self._run(_LOAD, arguments, gone=gone).value())
+        watch, deadline = _Watch(ticket, progress), Deadline(arguments[-1], _LOAD)
 
-        def ask() -> None:
+        def ask() -> object:
             try:
-                loads = self._run(_LOADS, _about(_LOADS, {}, _ASK_SECONDS)).value()
+                watch.tell(self._run(_LOADS, self._how_far(deadline), gone=gone).value())
+            except MoltCancelled:
+                return True
             except MoltError:
-                return  # the load's own call says what is wrong
-            watch.tell(loads)
+                pass  # the load's own call says what is wrong
+            return gone is not None and gone()
 
         return watch.done(TableInfo(self._run(_LOAD, arguments, gone=ask).value()))
 
@@ -183,31 +208,43 @@ class ResidentTables:
         resident: bool = True,
         progress: Callable[[LoadProgress], object] | None = None,
     ) -> TableInfo:
-        """`load` for event loops."""
-        await self.aattach()
+        """`load` for event loops. Cancelling the task cancels it in the worker."""
         ticket = _ticket(progress)
-        arguments = _about(_LOAD, _file(name, path, resident, ticket), timeout, UNLIMITED)
+        arguments = _about(
+            _LOAD, _file(name, path, resident, ticket), self._nanoseconds(UNLIMITED if timeout is None else timeout)
+        )
         if progress is None:
-            return TableInfo((await self._arun(_LOAD, arguments)).value())
+            return TableInfo((await self._ask(_LOAD, arguments)).value())
         from asyncio import create_task, wait
 
-        watch = _Watch(ticket, progress)
-        load = create_task(self._arun(_LOAD, arguments))
+        watch, deadline = _Watch(ticket, progress), Deadline(arguments[-1], _LOAD)
+        load = create_task(self._ask(_LOAD, arguments))
         try:
             while not (await wait({load}, timeout=_PROGRESS_SECONDS))[0]:
                 try:
-                    loads = (await self._arun(_LOADS, _about(_LOADS, {}, _ASK_SECONDS))).value()
+                    watch.tell((await self._ask(_LOADS, self._how_far(deadline))).value())
                 except MoltError:
                     continue  # the load's own call says what is wrong
-                watch.tell(loads)
         finally:
             load.cancel()  # nothing, where it is done
         return watch.done(TableInfo((await load).value()))
 
+    async def _ask(self, entry: str, arguments: Request) -> Reply:
+        """`_run` for event loops."""
+        deadline = Deadline(arguments[-1], entry)
+        await self.aattach(False, deadline)
+        return await self._arun(entry, arguments, deadline)
+
+    def _how_far(self, deadline: Deadline) -> Request:
+        """The question how far loads are, which is not waited for beyond the load's own deadline."""
+        left = max(1, deadline.left_ns(self._unattached()))
+        return _about(_LOADS, {}, min(left, self._nanoseconds(_ASK_SECONDS)))
+
     def _own(self, data: Any, name: str) -> Block:
+        """The table in shared memory that the worker can take over, once a worker is there."""
         from .arrow import place
 
-        return place(self._present(), data, name, own_extents=True)
+        return place(self._unattached(), data, name, own_extents=True)
 
 
 class _Watch:
@@ -244,15 +281,7 @@ def _file(name: str, path: str | PathLike[str], resident: bool, ticket: str) -> 
     return {**about, "ticket": ticket} if ticket else about
 
 
-def _about(
-    entry: str,
-    params: dict[str, Any],
-    timeout: float | None,
-    unless: float | None = None,
-    block: Block | None = None,
-) -> Request:
-    seconds = unless if timeout is None else timeout
-    ns = 0 if seconds is None else request.nanoseconds(seconds)
+def _about(entry: str, params: dict[str, Any], timeout_ns: int, block: Block | None = None) -> Request:
     codec = codecs.MSGPACK if block is None else codecs.ARROW
     accept = codecs.ARROW if entry == _TABLE else codecs.MSGPACK
-    return request.build(entry, codec, accept, b"" if block is None else block, params, None, ns)
+    return request.build(entry, codec, accept, b"" if block is None else block, params, None, timeout_ns)

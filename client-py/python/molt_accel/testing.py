@@ -11,6 +11,10 @@ def test_summary(client):                                        # no worker: fa
 def test_summary_for_real(client, molt_worker):                  # pytest: a real worker for the whole run
     assert client.post("/summary/", {...}).status_code == 200
 
+def test_rates(client):                                          # SQL by a function, tables by name
+    with testing.fake({}, query=lambda sql, tables, params: tables["rates"].slice(0, 1), tables={"rates": RATES}):
+        assert client.get("/rates/").status_code == 200
+
 class SummaryTests(TestCase):                                    # Django's own runner
     @classmethod
     def setUpClass(cls):
@@ -23,171 +27,57 @@ Every worker has a name of its own, so parallel test processes never share one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from . import codecs
+from ._fake import Call, Entry, Fake
+from ._fake_tables import FakeTable, Query
 from ._spawn import SpawnedClient, spawn
-from .answer import Answer, Metrics
-from .errors import MoltUnknownEntry
 
-Entry = Callable[[Any, Mapping[str, Any]], Any]
-"""`f(payload, params)`: the decoded payload and the params in, the answer out; it may raise any `MoltError`."""
+__all__ = ["Call", "Entry", "Fake", "FakeTable", "Query", "fake", "worker"]
+
+ARENA = "64MiB"
+"""Every test process starts a worker of its own: together they must not ask for what the one in production gets."""
 
 
 @contextmanager
-def worker(**given: Any) -> Iterator[SpawnedClient]:
+def worker(*, tables: bool = False, **given: Any) -> Iterator[SpawnedClient]:
     """A real worker, started with the manifest of `MOLT["EXPORTS"]` and used by every view until the block ends.
 
-    The arguments are those of `molt_accel.spawn` and win over the settings.
+    tables: publishes the querysets of `MOLT["TABLES"]`, once, as the database has them now; a test that adds rows calls
+    `molt_accel.django.tables.refresh`. The other arguments are those of `molt_accel.spawn` and win over the settings;
+    the arena is a small one.
     """
-    override: Any = nullcontext()
     settings = _django_settings()
-    if settings is not None:
-        wanted = settings.read()
-        given = {"exports": wanted.EXPORTS, "arena": wanted.ARENA or "64MiB", "args": wanted.WORKER_ARGS, **given}
-    with spawn(**given) as client:
-        if settings is not None:
-            override = _overridden(client)
-        with override:
+    if settings is None:
+        with spawn(**{"arena": ARENA, **given}) as client:
             yield client
+        return
+    wanted = settings.read()
+    started = {"exports": wanted.EXPORTS, "arena": ARENA, "args": wanted.WORKER_ARGS, **given}
+    with spawn(**started) as client, _overridden(client):
+        if tables:
+            _publish(client)
+        yield client
 
 
 @contextmanager
-def fake(entries: Mapping[str, Entry]) -> Iterator[Fake]:
-    """Answers every offloaded request of this process by `entries` until the block ends; needs no worker."""
+def fake(
+    entries: Mapping[str, Entry], query: Query | None = None, tables: Mapping[str, Any] | None = None
+) -> Iterator[Fake]:
+    """Answers every offloaded request of this process by `entries` until the block ends; needs no worker.
+
+    query: `f(sql, tables, params)` answers `query` in the place of SQL. tables: what is resident at first, by name.
+    """
     from .django import clients
 
-    stand_in = Fake(entries)
+    stand_in = Fake(entries, query, tables)
     before, clients.stand_in = clients.stand_in, stand_in
     try:
         yield stand_in
     finally:
         clients.stand_in = before
-
-
-class Call(NamedTuple):
-    """One request as an entry saw it."""
-
-    entry: str
-    payload: Any
-    params: dict[str, Any]
-    timeout: float | None
-
-
-class Fake:
-    """Stands in for a `Client`. Payloads are encoded and decoded as on their way to a worker, so what could not travel
-    fails here as well; tables arrive as pyarrow tables."""
-
-    def __init__(self, entries: Mapping[str, Entry]) -> None:
-        self.entries = dict(entries)
-        self.calls: list[Call] = []
-        """What was asked, in order."""
-
-    def call(
-        self,
-        entry: str,
-        payload: Any = None,
-        codec: str = "msgpack",
-        timeout: float | None = None,
-        params: Mapping[str, Any] | None = None,
-        idempotent: bool | None = None,
-        *,
-        cancel: Any = None,
-        traceparent: str | None = None,
-    ) -> Any:
-        """`Client.call`."""
-        number = codecs.number(codec)
-        body = self.place(payload) if number == codecs.ARROW else codecs.encode(number, payload)
-        answer = self.exchange(entry, body, number, number, timeout, params, idempotent)
-        return _decoded(answer.codec, answer.body)
-
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        """`Client.acall`."""
-        return self.call(*args, **kwargs)
-
-    def exchange(
-        self,
-        entry: str,
-        payload: Any,
-        codec: int,
-        accept: int,
-        timeout: float | None = None,
-        params: Mapping[str, Any] | None = None,
-        idempotent: bool | None = None,
-        gone: Callable[[], object] | None = None,
-    ) -> Answer:
-        """`Client.exchange`."""
-        known = self.entries.get(entry)
-        decoded = _decoded(codec, payload if isinstance(payload, bytes) else bytes(payload.view))
-        given = codecs.unpack(codecs.pack(dict(params or {}), "params"))
-        self.calls.append(Call(entry, decoded, given, timeout))
-        if known is None:
-            raise MoltUnknownEntry(
-                f"the fake worker has no entry {entry!r}. hint: there are {', '.join(sorted(self.entries)) or 'none'}",
-                entry=entry,
-            )
-        result = known(decoded, given)
-        used = codecs.JSON if accept == codecs.ARROW and not hasattr(result, "__arrow_c_stream__") else accept
-        body = self.place(result) if used == codecs.ARROW else codecs.encode(used, result)
-        return Answer(used, body, Metrics(_Free()))
-
-    async def aexchange(self, *args: Any, **kwargs: Any) -> Answer:
-        """`Client.aexchange`."""
-        return self.exchange(*args, **kwargs)
-
-    def ping(self, timeout: float | None = None) -> float:
-        """`Client.ping`."""
-        return 0.0
-
-    def session(self) -> Fake:
-        """There is no session to be had, and none is missed."""
-        return self
-
-    async def aattach(self, present: bool = False) -> None:
-        """Nothing to attach to."""
-
-    def block(self, size: int) -> _Block:
-        """Private memory in place of a block of shared memory."""
-        return _Block(size)
-
-    def place(self, table: Any) -> bytes:
-        """A table as the bytes of an Arrow IPC stream."""
-        import pyarrow as pa
-
-        if isinstance(table, bytes):
-            return table
-        whole = pa.table(table)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, whole.schema) as stream:
-            stream.write_table(whole)
-        return sink.getvalue().to_pybytes()
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-
-class _Block:
-    def __init__(self, size: int) -> None:
-        self.view = memoryview(bytearray(size))
-
-    def free(self) -> None:
-        pass
-
-
-class _Free:
-    """What a request costs that nobody worked on."""
-
-    queue_us = exec_us = allocs = alloc_bytes = copied_bytes = queue_depth = plans = flags = 0
-
-
-def _decoded(codec: int, body: bytes) -> Any:
-    if codec == codecs.ARROW:
-        import pyarrow as pa
-
-        return pa.ipc.open_stream(body).read_all()
-    return codecs.decode(codec, body)
 
 
 def _django_settings() -> Any:
@@ -211,3 +101,10 @@ def _overridden(client: SpawnedClient) -> Any:
 
     given = dict(getattr(django_settings, settings.SETTING, {}))
     return override_settings(**{settings.SETTING: {**given, "SHM": client.shm, "SOCKET": client.socket}})
+
+
+def _publish(client: SpawnedClient) -> None:
+    from .django import tables
+
+    for name in tables.wanted():
+        tables.refresh(client, name)

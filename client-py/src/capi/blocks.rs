@@ -4,9 +4,11 @@ use std::ffi::c_char;
 
 use molt_ipc_shm::client::ClientBlock;
 
+use crate::hold;
+
 use super::{MoltBlock, MoltClient, give, guarded};
 
-/// Writable bytes in the arena.
+/// Writable bytes in the arena of a worker that serves. Waits for nobody: see molt_seek.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_block_new(
     client: *mut MoltClient,
@@ -17,7 +19,7 @@ pub unsafe extern "C" fn molt_block_new(
 ) -> *mut MoltBlock {
     // SAFETY: the C caller promises valid pointers.
     unsafe {
-        let block = guarded(|| (*client).0.session()?.block(len as usize).map(MoltBlock));
+        let block = guarded(|| hold::present(&(*client).0)?.block(len as usize).map(MoltBlock));
         give(block, outcome, err, err_cap)
     }
 }

@@ -36,7 +36,7 @@ pub extern "C" fn molt_fork_in_child() {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_forked(client: *mut MoltClient) {
     if !client.is_null() {
-        // SAFETY: made by molt_attach in the parent, given back once in this process.
+        // SAFETY: made by molt_client_new in the parent, given back once in this process.
         let client = unsafe { Box::from_raw(client) };
         client.0.forked();
         std::mem::forget(client);

@@ -4,12 +4,13 @@ use std::ffi::c_char;
 
 use molt_ipc_shm::client::Submitted;
 
-use crate::hold::LoopHold;
+use crate::hold::{self, Look, LoopHold};
 
 use super::replies::{MoltReply, arguments, fill};
-use super::{MoltBlock, MoltClient, MoltLoop, give, guarded, report};
+use super::session::nanoseconds;
+use super::{MoltBlock, MoltChannel, MoltClient, MoltLoop, give, guarded, report};
 
-/// A channel for one event loop, used by that loop's thread alone.
+/// One event loop's way to the worker, used by that loop's thread alone. It has no channel yet: see molt_loop_submit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_loop_open(
     client: *mut MoltClient,
@@ -20,7 +21,67 @@ pub unsafe extern "C" fn molt_loop_open(
     // SAFETY: the C caller promises valid pointers.
     unsafe {
         let client = (*client).0.clone();
-        give(guarded(|| LoopHold::open(client).map(MoltLoop)), outcome, err, err_cap)
+        give(guarded(|| LoopHold::new(client).map(MoltLoop)), outcome, err, err_cap)
+    }
+}
+
+/// Looks for a worker, then for a channel to it, each for `slice_ns` at most: in a thread, since an event loop must not wait. 0: `*channel` is there, for molt_loop_adopt. The rest is as for molt_seek.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn molt_channel_seek(
+    client: *mut MoltClient,
+    absent_ns: i64,
+    restart_ns: i64,
+    slice_ns: i64,
+    channel: *mut *mut MoltChannel,
+    outcome: *mut i32,
+    err: *mut c_char,
+    err_cap: usize,
+) -> i32 {
+    // SAFETY: the C caller promises valid pointers for the time of the call.
+    unsafe {
+        let client = (*client).0.clone();
+        let look = || Ok(hold::seek(&client, nanoseconds(absent_ns), nanoseconds(restart_ns), nanoseconds(slice_ns)));
+        let (code, why) = match guarded(look) {
+            Ok(Look::Found(found)) => {
+                *channel = Box::into_raw(Box::new(MoltChannel(found)));
+                return 0;
+            }
+            Ok(Look::NotYet(why)) => (1, why),
+            Ok(Look::Nobody(why)) | Err(why) => (2, why),
+        };
+        report(&why, outcome, err, err_cap);
+        code
+    }
+}
+
+/// Has an event loop send by that channel from now on, and takes the channel over. 0: done, else see `*outcome` and `err`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn molt_loop_adopt(
+    event_loop: *mut MoltLoop,
+    channel: *mut MoltChannel,
+    outcome: *mut i32,
+    err: *mut c_char,
+    err_cap: usize,
+) -> i32 {
+    // SAFETY: made by molt_channel_seek, given once; the loop is valid.
+    unsafe {
+        let MoltChannel(channel) = *Box::from_raw(channel);
+        match guarded(|| (*event_loop).0.adopt(channel).map(drop)) {
+            Ok(()) => 0,
+            Err(failure) => {
+                report(&failure, outcome, err, err_cap);
+                1
+            }
+        }
+    }
+}
+
+/// Gives a channel back that no event loop has taken over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn molt_channel_close(channel: *mut MoltChannel) {
+    if !channel.is_null() {
+        // SAFETY: made by molt_channel_seek, given back once.
+        unsafe { Box::from_raw(channel) }.0.close();
     }
 }
 
@@ -31,8 +92,8 @@ pub unsafe extern "C" fn molt_loop_fd(channel: *mut MoltLoop) -> i32 {
     unsafe { (*channel).0.fd() }
 }
 
-/// 0: submitted under `*id`. 1: no room now. 2: refused, see `*outcome` and `err`. 3: the worker is gone, nothing was
-/// sent: see molt_reattach.
+/// 0: submitted under `*id`. 1: no room now. 2: refused, see `*outcome` and `err`. 3: there is no channel to a
+/// worker that serves, nothing was sent: see molt_channel_seek.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_loop_submit(
     channel: *mut MoltLoop,

@@ -21,7 +21,7 @@ use std::slice;
 use std::sync::Arc;
 
 use molt_ipc_shm::Outcome;
-use molt_ipc_shm::client::{Client, ClientBlock, Failure};
+use molt_ipc_shm::client::{Client, ClientBlock, Failure, LoopChannel};
 
 use crate::hold::{LoopHold, TableHold};
 
@@ -39,8 +39,10 @@ pub use tables::*;
 pub struct MoltClient(Arc<Client>);
 /// Writable bytes in the arena.
 pub struct MoltBlock(Arc<ClientBlock>);
-/// An event loop's channel.
+/// An event loop's way to its worker.
 pub struct MoltLoop(LoopHold);
+/// A channel that was opened for an event loop.
+pub struct MoltChannel(LoopChannel);
 /// A table read in place.
 pub struct MoltTable(TableHold);
 
@@ -93,5 +95,5 @@ unsafe fn name<'a>(text: *const c_char) -> Result<&'a str, Failure> {
 /// The version of this ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_abi_version() -> u32 {
-    6
+    7
 }

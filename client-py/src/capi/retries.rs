@@ -45,7 +45,7 @@ pub unsafe extern "C" fn molt_count_retries(client: *mut MoltClient, out: *mut M
 }
 
 /// Whether a worker serves there and looks at its requests, told from its segment alone, without a wait. 0: no. 1: yes.
-/// 2: only the worker could tell, since its segment has no name. Arguments as in molt_attach.
+/// 2: only the worker could tell, since its segment has no name. Arguments as in molt_client_new.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn molt_serves(shm: *const c_char, socket: *const c_char) -> i32 {
     let look = || -> Result<i32, Failure> {

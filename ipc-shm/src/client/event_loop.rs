@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::os::now_ns;
 
@@ -9,8 +10,8 @@ use super::channel::{Channel, NotSubmitted};
 use super::request::{Failure, Reply, Request};
 use super::session::Session;
 
-/// An event loop stands still while its channel is opened: a worker that hangs must not hold it for long.
-const OPEN_WITHIN_NS: u64 = 500_000_000;
+/// How long a worker that serves may take to open a channel.
+const OPEN_WITHIN: Duration = Duration::from_millis(500);
 
 /// The channel of one event loop.
 #[derive(Debug)]
@@ -32,11 +33,24 @@ pub enum Submitted {
 }
 
 impl LoopChannel {
-    /// A channel of its own.
+    /// A channel of its own. Waits for the worker: for an event loop, a thread does that in its place.
     pub fn open(session: &Arc<Session>) -> Result<Self, Failure> {
-        let mut channel = session.checkout(now_ns() + OPEN_WITHIN_NS)?;
+        Self::open_within(session, OPEN_WITHIN)
+    }
+
+    /// The same, waiting no longer than that.
+    pub fn open_within(session: &Arc<Session>, longest: Duration) -> Result<Self, Failure> {
+        session.checkout(now_ns() + longest.as_nanos() as u64).map(Self::armed)
+    }
+
+    /// A channel that another one has left, if there is such a one; waits for nothing.
+    pub fn idle(session: &Arc<Session>) -> Option<Self> {
+        session.checkout_idle().map(Self::armed)
+    }
+
+    fn armed(mut channel: Channel) -> Self {
         channel.arm();
-        Ok(Self { channel })
+        Self { channel }
     }
 
     /// Readable when there is something to poll.

@@ -6,8 +6,10 @@
 mod channel;
 mod descriptors;
 pub(crate) mod dial;
+mod entries;
 mod event_loop;
 pub mod forks;
+mod greeting;
 mod holdings;
 mod line;
 mod parts;
@@ -31,7 +33,9 @@ pub use request::{Body, Failure, OwnedRequest, Payload, Reply, Request};
 pub use retries::{Retries, RetryBudget};
 pub use session::Session;
 
+use entries::Entries;
 use seek::{Patience, Seeker, Sought};
+use session::HANDSHAKE_WITHIN;
 
 /// How long a call may take when neither it, nor its entry, nor the settings say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,9 +66,17 @@ struct Current {
     /// The segment of a worker that has gone, if it has no name to be found by: whether somebody starts that worker again
     /// is asked of it.
     gone: Option<Segment>,
+    /// The entries of the last worker: how long a call may wait for the next one hangs on its entry too.
+    entries: Arc<Entries>,
 }
 
 impl Current {
+    fn adopt(&mut self, session: Arc<Session>) {
+        self.entries = session.entries().clone();
+        self.session = Some(session);
+        self.gone = None;
+    }
+
     fn leave(&mut self) -> Option<Arc<Session>> {
         let session = self.session.take();
         self.gone =
@@ -125,10 +137,11 @@ impl Tries {
         Self { began_ns: now_ns(), sent: 0, patience: None, failed: None, pause: FIRST_PAUSE }
     }
 
-    fn patience(&mut self, timeout: Option<Duration>, fallback: Duration) -> Patience {
+    /// `timeout`: asked when there is first need of it.
+    fn patience(&mut self, timeout: impl FnOnce() -> Duration) -> Patience {
         *self.patience.get_or_insert_with(|| {
             let gone = Duration::from_nanos(now_ns().saturating_sub(self.began_ns));
-            Patience::of(Duration::ZERO, timeout.unwrap_or(fallback).saturating_sub(gone))
+            Patience::of(Duration::ZERO, timeout().saturating_sub(gone))
         })
     }
 
@@ -182,8 +195,15 @@ impl Client {
     /// Attaches by a name or by a socket alone, waiting up to `wait` for the worker to serve.
     pub fn attach_to(address: Address, wait: Duration) -> Result<Self, Failure> {
         let session = Session::attach(&address, wait)?;
-        let current = Current { session: Some(session), ..Current::default() };
-        Ok(Self { address, current: current.into(), changed: Condvar::new(), retries: RetryBudget::default() })
+        let client = Self::new(address);
+        client.locked().adopt(session);
+        Ok(client)
+    }
+
+    /// One that has not attached yet: it does so at the first call, or when it is told to [look](Self::reattach).
+    pub fn new(address: Address) -> Self {
+        let (current, changed) = (Mutex::default(), Condvar::new());
+        Self { address, current, changed, retries: RetryBudget::default() }
     }
 
     /// Where the worker is found.
@@ -206,12 +226,12 @@ impl Client {
         }
     }
 
-    /// The session: the present one, or a new one if the worker has been started anew. Waits for nobody.
+    /// The session: the present one, or a new one if the worker has been started anew. Waits for nobody, but for the
+    /// answer of a worker that is there.
     pub fn session(&self) -> Result<Arc<Session>, Failure> {
-        let patience = Patience::of(Duration::ZERO, Duration::ZERO);
-        match self.find(patience)? {
+        match self.find(Patience::of(Duration::ZERO, HANDSHAKE_WITHIN), LONGEST_SLEEP)? {
             Some(session) => Ok(session),
-            None => Err(self.not_yet(&self.locked())),
+            None => Err(self.why_not_yet()),
         }
     }
 
@@ -223,16 +243,38 @@ impl Client {
     /// Looks for the worker's successor for a moment: `absent` where nobody is about to serve, else `restart`, and not
     /// longer than a tenth of a second. Whether there is a session.
     pub fn reattach(&self, absent: Duration, restart: Duration) -> Result<bool, Failure> {
-        self.find(Patience::of(absent, restart)).map(|found| found.is_some())
+        self.reattach_within(absent, restart, LONGEST_SLEEP)
+    }
+
+    /// The same, and not longer than `slice`.
+    pub fn reattach_within(&self, absent: Duration, restart: Duration, slice: Duration) -> Result<bool, Failure> {
+        self.find(Patience::of(absent, restart), slice).map(|found| found.is_some())
+    }
+
+    fn timeout_of(&self, request: &Request<'_>) -> Duration {
+        self.timeout(request.entry, request.timeout, request.fallback_timeout)
+    }
+
+    /// Why there is no session yet.
+    pub fn why_not_yet(&self) -> Failure {
+        self.not_yet(&self.locked())
+    }
+
+    /// How long a call of that entry may take by what is known of it: its own limit, capped by the entry's; without one the
+    /// entry's, else the fallback.
+    pub fn timeout(&self, entry: &[u8], own: Option<Duration>, fallback: Duration) -> Duration {
+        let entries = self.locked().entries.clone();
+        entries.timeout(entry, own, fallback)
     }
 
     fn locked(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The session, looked for a tenth of a second at most. `None`: not yet, and patience is not over.
-    fn find(&self, patience: Patience) -> Result<Option<Arc<Session>>, Failure> {
-        let slice_ends = Instant::now() + LONGEST_SLEEP;
+    /// The session, looked for no longer than `slice`. `None`: not yet, and patience is not over.
+    fn find(&self, patience: Patience, slice: Duration) -> Result<Option<Arc<Session>>, Failure> {
+        let now = Instant::now();
+        let slice_ends = (now + slice).min(patience.restart.max(now));
         let mut current = self.locked();
         loop {
             if let Some(session) = current.session.as_ref().filter(|session| !session.is_dead()) {
@@ -265,7 +307,7 @@ impl Client {
             former.close_idle_channels(); // what is in use on it goes on
         }
         let search = Search(self);
-        let sought = seeker.seek(&self.address, patience, LONGEST_SLEEP);
+        let sought = seeker.seek(&self.address, patience, slice);
         search.ends_with(sought, seeker)
     }
 
@@ -289,7 +331,7 @@ impl Client {
         loop {
             let found = match self.present() {
                 Some(session) => Ok(Some(session)),
-                None => self.find(tries.patience(request.timeout, request.fallback_timeout)),
+                None => self.find(tries.patience(|| self.timeout_of(request)), LONGEST_SLEEP),
             };
             let session = match found {
                 Ok(Some(session)) => session,
@@ -354,8 +396,8 @@ impl Client {
                 }
             };
         }
-        let (timeout, fallback) = pending.request.timeouts();
-        match self.find(pending.tries.patience(timeout, fallback)) {
+        let Pending { request, tries, .. } = &mut *pending;
+        match self.find(tries.patience(|| request.with(|request| self.timeout_of(request))), LONGEST_SLEEP) {
             Ok(None) => Ok(Called::Interrupted(pending)),
             Ok(Some(_)) => {
                 let Pending { request, tries, .. } = *pending;
@@ -434,13 +476,17 @@ impl Search<'_> {
         current.failed = None;
         match sought {
             Sought::Found(session) => {
-                current.session = Some(session.clone());
-                current.gone = None;
+                current.adopt(session.clone());
                 Ok(Some(session))
             }
             Sought::Failed(failure) => {
                 current.failed = Some(failure.clone());
                 Err(failure)
+            }
+            // Whoever has more patience goes on with the search.
+            Sought::TooLate(why) => {
+                (current.seeker, current.why) = (Some(seeker), Some(why.clone()));
+                Err(why)
             }
             Sought::NotYet(why) => {
                 (current.seeker, current.why) = (Some(seeker), Some(why));

@@ -22,6 +22,7 @@ use crate::segment::{Segment, random};
 use crate::{Address, address};
 
 use super::dial;
+use super::greeting::{Greeted, Greeting};
 use super::request::Failure;
 use super::session::{HANDSHAKE_WITHIN, Session};
 
@@ -40,6 +41,11 @@ impl Patience {
         let now = Instant::now();
         Self { absent: now + absent, restart: now + restart.max(absent) }
     }
+
+    /// What is to be said where somebody may be there soon.
+    fn not_yet(self, why: Failure) -> Sought {
+        if Instant::now() < self.restart { Sought::NotYet(why) } else { Sought::TooLate(why) }
+    }
 }
 
 /// What came of looking for a while.
@@ -47,8 +53,10 @@ impl Patience {
 pub(super) enum Sought {
     /// A session with the worker.
     Found(Arc<Session>),
-    /// Nobody serves, and nobody is waited for any longer.
+    /// Nobody serves, and nobody is about to: true of whoever looks now.
     Failed(Failure),
+    /// Somebody may be there soon, and this one's patience is over.
+    TooLate(Failure),
     /// A signal came, or the time for this look is over; why there is no session yet.
     NotYet(Failure),
 }
@@ -84,6 +92,8 @@ struct Question {
 #[derive(Debug)]
 pub(super) struct Seeker {
     place: Option<Place>,
+    /// A worker that has not answered a hello yet.
+    greeting: Option<Greeting>,
     question: Option<Question>,
     /// The last known segment behind a socket.
     gone: Option<Segment>,
@@ -105,7 +115,7 @@ pub(super) fn jittered(pause: Duration) -> Duration {
 impl Seeker {
     /// A new search. `gone`: the segment of the worker that was there, if it has no name.
     pub fn new(gone: Option<Segment>) -> Self {
-        Self { place: None, question: None, gone, pause: FIRST_PAUSE, turned_away: 0 }
+        Self { place: None, greeting: None, question: None, gone, pause: FIRST_PAUSE, turned_away: 0 }
     }
 
     /// Looks until there is a session, patience is over, a signal arrives, or `slice` has passed.
@@ -119,13 +129,13 @@ impl Seeker {
 
     fn seek_name(&mut self, name: &str, socket: Option<&Path>, patience: Patience, slice_ends: Instant) -> Sought {
         loop {
-            let began = Instant::now();
-            let mut failure = match Session::try_attach(name, socket, Instant::now() + HANDSHAKE_WITHIN) {
-                Ok(session) => return Sought::Found(session),
-                Err(failure) if failure.outcome != Outcome::Unavailable => return Sought::Failed(failure),
-                Err(failure) => failure,
+            let greeted = self.greet(patience, slice_ends, || Greeting::by_name(name, socket));
+            let (mut failure, hangs) = match greeted {
+                Welcome::Over(sought) => return sought,
+                // Another one may have its name by now.
+                Welcome::Silent(greeting) => (greeting.unanswered(), greeting.is_still(name)),
+                Welcome::No(failure) => (failure, false),
             };
-            let hangs = began.elapsed() >= HANDSHAKE_WITHIN;
             let mut prospect = self.prospect(name, hangs);
             if let Prospect::Queue(dead) = &prospect {
                 match self.queue_up(dead, socket, patience.restart.min(slice_ends)) {
@@ -138,9 +148,40 @@ impl Seeker {
                     Queued::Waiting | Queued::Refused => {}
                 }
             }
-            let until = if matches!(prospect, Prospect::Nobody) { patience.absent } else { patience.restart };
-            if let Some(over) = self.rest(failure, until, slice_ends) {
+            let rest = match prospect {
+                Prospect::Nobody => self.rest_of_absence(failure, patience, slice_ends),
+                Prospect::Soon | Prospect::Queue(_) => self.rest(failure, patience.restart, slice_ends),
+            };
+            if let Some(over) = rest {
                 return over;
+            }
+        }
+    }
+
+    /// Waits for the welcome of a worker: of the one that was greeted before, or of a new one.
+    fn greet(
+        &mut self,
+        patience: Patience,
+        slice_ends: Instant,
+        new: impl FnOnce() -> Result<Greeting, Failure>,
+    ) -> Welcome {
+        let greeting = match self.greeting.take().map_or_else(new, Ok) {
+            Ok(greeting) => greeting,
+            Err(failure) if failure.outcome != Outcome::Unavailable => return Welcome::Over(Sought::Failed(failure)),
+            Err(failure) => return Welcome::No(failure),
+        };
+        let answers_by = greeting.answers_by();
+        match greeting.wait(answers_by.min(patience.restart).min(slice_ends)) {
+            Greeted::Session(session) => Welcome::Over(Sought::Found(session)),
+            Greeted::Failed(failure) if failure.outcome == Outcome::Unavailable => Welcome::No(failure),
+            Greeted::Failed(failure) => Welcome::Over(Sought::Failed(failure)),
+            Greeted::NotYet(greeting) => {
+                if Instant::now() >= answers_by {
+                    return Welcome::Silent(greeting);
+                }
+                let why = greeting.unanswered();
+                self.greeting = Some(greeting);
+                Welcome::Over(patience.not_yet(why))
             }
         }
     }
@@ -149,7 +190,7 @@ impl Seeker {
     fn rest(&mut self, failure: Failure, until: Instant, slice_ends: Instant) -> Option<Sought> {
         let now = Instant::now();
         if now >= until {
-            return Some(Sought::Failed(failure));
+            return Some(Sought::TooLate(failure));
         }
         if now >= slice_ends {
             return Some(Sought::NotYet(failure));
@@ -159,35 +200,61 @@ impl Seeker {
         None
     }
 
+    /// The same where nobody is about to serve.
+    fn rest_of_absence(&mut self, failure: Failure, patience: Patience, slice_ends: Instant) -> Option<Sought> {
+        match self.rest(failure, patience.absent, slice_ends) {
+            Some(Sought::TooLate(failure)) => Some(Sought::Failed(failure)),
+            other => other,
+        }
+    }
+
     /// Asks behind a socket which segment is there, as long as somebody is known to be about to answer.
     fn seek_behind(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Sought {
         loop {
-            let (failure, until) = match self.ask(path, patience, slice_ends) {
-                Asked::Segment(segment, line) => match segment.serving() {
-                    Ok(segment) => match Session::over(segment, line, path, Instant::now() + HANDSHAKE_WITHIN) {
-                        Ok(session) => return Sought::Found(session),
-                        Err(failure) if failure.outcome != Outcome::Unavailable => return Sought::Failed(failure),
-                        Err(failure) => (failure, self.soon(patience)),
-                    },
-                    // It leaves: its successor is about to have the path, or has it by now.
-                    Err(error) => (Failure::new(Outcome::Unavailable, error.to_string()), self.soon(patience)),
-                },
-                Asked::Gone(failure) if self.is_restarting() => (failure, patience.restart),
-                Asked::Gone(failure) => (failure, self.soon(patience)),
-                Asked::Nobody(failure) => (failure, patience.absent),
-                Asked::Silent => (dial::silent(path), patience.absent),
-                Asked::NotYet => return Sought::NotYet(dial::silent(path)),
+            let (failure, is_soon) = match self.hear_of(path, patience, slice_ends) {
+                Asked::Over(sought) => return sought,
+                Asked::Gone(failure) => (failure, self.is_restarting() || self.is_soon()),
+                Asked::Nobody(failure) => (failure, false),
             };
-            if let Some(over) = self.rest(failure, until, slice_ends) {
+            let rest = match is_soon {
+                true => self.rest(failure, patience.restart, slice_ends),
+                false => self.rest_of_absence(failure, patience, slice_ends),
+            };
+            if let Some(over) = rest {
                 return over;
             }
         }
     }
 
-    /// Until when to look for a worker that somebody has just seen.
-    fn soon(&mut self, patience: Patience) -> Instant {
+    /// One try behind a socket: the question for the segment, then a hello to its worker over the same connection.
+    fn hear_of(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Asked {
+        let mut new = None;
+        if self.greeting.is_none() {
+            let (segment, line) = match self.ask(path, patience, slice_ends) {
+                Ok(answered) => answered,
+                Err(asked) => return asked,
+            };
+            match segment.serving() {
+                Ok(segment) => new = Some((segment, line)),
+                // It leaves: its successor is about to have the path, or has it by now.
+                Err(error) => return Asked::Gone(Failure::new(Outcome::Unavailable, error.to_string())),
+            }
+        }
+        let greet = || {
+            let (segment, line) = new.ok_or_else(|| dial::silent(path))?;
+            Greeting::over(segment, line, path.to_path_buf())
+        };
+        match self.greet(patience, slice_ends, greet) {
+            Welcome::Over(sought) => Asked::Over(sought),
+            Welcome::Silent(greeting) => Asked::Nobody(greeting.unanswered()),
+            Welcome::No(failure) => Asked::Gone(failure),
+        }
+    }
+
+    /// Whether a worker that somebody has just seen is worth a further look.
+    fn is_soon(&mut self) -> bool {
         self.turned_away += 1;
-        if self.turned_away > TURNED_AWAY_MOST { patience.absent } else { patience.restart }
+        self.turned_away <= TURNED_AWAY_MOST
     }
 
     /// Whether the worker behind the socket is starting, or dead and its supervisor about to start it again.
@@ -198,47 +265,47 @@ impl Seeker {
         })
     }
 
-    fn ask(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Asked {
+    /// Asks for the segment: the answer, and the connection that it came over.
+    fn ask(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Result<(Segment, UnixStream), Asked> {
         let question = match self.question.take() {
             Some(question) => question,
-            None => match dial::ask(path) {
-                Ok(line) => Question { line, inbox: Inbox::default(), put: Instant::now() },
-                Err(failure) => return Asked::Nobody(failure),
-            },
+            None => {
+                let line = dial::ask(path).map_err(Asked::Nobody)?;
+                Question { line, inbox: Inbox::default(), put: Instant::now() }
+            }
         };
         let restarting = self.is_restarting();
         let Question { line, inbox, put } = self.question.insert(question);
         // A worker that serves answers at once, or it hangs; one that is being started answers when it serves.
-        let answers_by = *put + HANDSHAKE_WITHIN;
-        let until = if restarting { patience.restart.min(slice_ends) } else { answers_by };
-        let heard = hear(line, inbox, until);
-        match heard {
-            Heard::Interrupted => return Asked::NotYet,
-            Heard::Nothing if restarting && Instant::now() < patience.restart => return Asked::NotYet,
-            // Perhaps its worker is dead and held for the next: then that segment says so.
-            Heard::Nothing if !restarting => {
+        let answers_by = if restarting { patience.restart } else { *put + HANDSHAKE_WITHIN };
+        let heard = hear(line, inbox, answers_by.min(patience.restart).min(slice_ends));
+        if let Heard::Nothing | Heard::Interrupted = heard {
+            let now = Instant::now();
+            if now < answers_by {
+                let why = if restarting { dial::silent(path) } else { unanswered(path, *put) };
+                return Err(Asked::Over(patience.not_yet(why)));
+            }
+            if !restarting {
+                // Perhaps its worker is dead and held for the next: then that segment says so.
                 self.gone = address::held_for(path, None);
-                if self.is_restarting() && Instant::now() < patience.restart {
-                    return Asked::NotYet;
+                if self.is_restarting() && now < patience.restart {
+                    return Err(Asked::Over(Sought::NotYet(dial::silent(path))));
                 }
             }
-            _ => {}
         }
-        let Some(Question { line, .. }) = self.question.take() else { return Asked::Silent };
+        let Some(Question { line, .. }) = self.question.take() else { return Err(Asked::Nobody(dial::silent(path))) };
         match heard {
-            Heard::Message(told) if told.kind == message::SEGMENT => match dial::segment_of(told, path) {
-                Ok(segment) => {
-                    self.gone = Some(segment.clone()).filter(Segment::is_nameless);
-                    Asked::Segment(segment, line)
-                }
-                Err(failure) => Asked::Gone(failure),
-            },
+            Heard::Message(told) if told.kind == message::SEGMENT => {
+                let segment = dial::segment_of(told, path).map_err(Asked::Gone)?;
+                self.gone = Some(segment.clone()).filter(Segment::is_nameless);
+                Ok((segment, line))
+            }
             Heard::Message(told) if told.kind == message::REFUSED => {
                 let text = String::from_utf8_lossy(told.payload.get(1..).unwrap_or_default()).into_owned();
-                Asked::Nobody(Failure::new(Outcome::Unavailable, text))
+                Err(Asked::Nobody(Failure::new(Outcome::Unavailable, text)))
             }
-            Heard::Nothing => Asked::Silent,
-            _ => Asked::Gone(dial::silent(path)),
+            Heard::Nothing | Heard::Interrupted => Err(Asked::Nobody(dial::silent(path))),
+            _ => Err(Asked::Gone(dial::silent(path))),
         }
     }
 
@@ -301,18 +368,34 @@ enum Queued {
     Interrupted,
 }
 
-/// What came of asking behind a socket.
+/// What came of asking behind a socket, where that is no segment.
 enum Asked {
-    /// This one, over that connection.
-    Segment(Segment, UnixStream),
-    /// Whoever was there has gone meanwhile.
+    /// Enough of it for now.
+    Over(Sought),
+    /// Whoever was there has gone meanwhile, or does not answer a hello.
     Gone(Failure),
-    /// Nobody serves, and this is why.
+    /// Nobody serves, or whoever holds the socket does not answer, and this is why.
     Nobody(Failure),
-    /// Somebody holds the socket and does not answer.
-    Silent,
-    /// A signal arrived, or the time for this look is over.
-    NotYet,
+}
+
+/// What came of a hello.
+enum Welcome {
+    /// Enough of it for now: a session, or no more patience.
+    Over(Sought),
+    /// The worker has not answered in the time that anybody is given.
+    Silent(Greeting),
+    /// There was nobody to greet, or whoever was there does not want it.
+    No(Failure),
+}
+
+/// What is said when time is up and whoever holds a socket may answer yet.
+fn unanswered(path: &Path, put: Instant) -> Failure {
+    let text = format!(
+        "whoever holds {} has not told of a segment for {:.3} s, and the time for this call is over; nothing was sent",
+        path.display(),
+        put.elapsed().as_secs_f64()
+    );
+    Failure::new(Outcome::Timeout, text)
 }
 
 fn wait_in(line: &UnixStream, inbox: &mut Inbox, until: Instant) -> Queued {
@@ -327,7 +410,7 @@ fn wait_in(line: &UnixStream, inbox: &mut Inbox, until: Instant) -> Queued {
 }
 
 /// What came over a connection.
-enum Heard {
+pub(super) enum Heard {
     Message(Message),
     /// Nothing in time.
     Nothing,
@@ -337,7 +420,7 @@ enum Heard {
     Interrupted,
 }
 
-fn hear(line: &UnixStream, inbox: &mut Inbox, until: Instant) -> Heard {
+pub(super) fn hear(line: &UnixStream, inbox: &mut Inbox, until: Instant) -> Heard {
     loop {
         match inbox.read(line.as_fd()) {
             Ok(Received::Message(told)) => return Heard::Message(told),

@@ -1,6 +1,5 @@
 //! A process's session with one worker: its socket, its pool of channels, its blocks and leases.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -15,20 +14,19 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
 use crate::block::{Block, Blocks, NoBlock};
 use crate::frame::Handle;
-use crate::handshake::{self, Hello, Inbox, Message, Opened, Welcome, message};
-use crate::layout::{LAYOUT_VERSION, layout_hash};
+use crate::handshake::{Inbox, Message, Opened};
 use crate::os::now_ns;
 use crate::pulse::Pulse;
 use crate::segment::Segment;
-use crate::stats::EntryStats;
 use crate::{Address, Outcome, lease};
 
 use super::channel::Channel;
 use super::descriptors::Descriptors;
-use super::dial;
+use super::entries::Entries;
 use super::forks;
+use super::greeting::{Greeted, Greeting};
 use super::holdings::{ClientBlock, Lease};
-use super::line::{HandshakeError, Line, Question, receive};
+use super::line::{HandshakeError, Line, Question};
 use super::request::{Failure, Request};
 use super::seek::{Patience, Seeker, Sought};
 
@@ -59,14 +57,7 @@ pub struct Session {
     /// Results that it holds.
     leases: AtomicUsize,
     descriptors: Descriptors,
-    entries: HashMap<String, EntryFacts>,
-}
-
-/// What a segment says of an entry.
-#[derive(Debug, Clone, Copy, Default)]
-struct EntryFacts {
-    limit: Option<Duration>,
-    idempotent: bool,
+    entries: Arc<Entries>,
 }
 
 #[derive(Debug, Default)]
@@ -86,16 +77,6 @@ fn unavailable(message: impl Into<String>) -> Failure {
     Failure::new(Outcome::Unavailable, message)
 }
 
-fn out_of_reach(segment: &Segment, path: &Path, what: &str, error: &dyn std::fmt::Display) -> Failure {
-    unavailable(format!(
-        "segment {} is there, but its worker (pid {}) cannot be reached on {}: {what}: {error}; \
-         hint: is the worker's --socket folder visible here?",
-        segment.name,
-        segment.header.worker_pid,
-        path.display()
-    ))
-}
-
 /// Which one it is: whoever prints a reply does not want every byte of the pool behind it.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,55 +93,36 @@ impl Session {
         loop {
             match seeker.seek(address, patience, HANDSHAKE_WITHIN) {
                 Sought::Found(session) => return Ok(session),
-                Sought::Failed(failure) => return Err(failure),
+                Sought::Failed(failure) | Sought::TooLate(failure) => return Err(failure),
                 Sought::NotYet(_) => {}
             }
         }
     }
 
-    /// Attaches once; the worker has until then to answer.
-    pub(super) fn try_attach(shm: &str, socket: Option<&Path>, until: Instant) -> Result<Arc<Self>, Failure> {
-        let segment = Segment::open_serving(shm).map_err(|error| unavailable(error.to_string()))?;
-        let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
-        let stream = dial::connect_to(&path).map_err(|error| out_of_reach(&segment, &path, "connect", &error))?;
-        Self::over(segment, stream, &path, until)
-    }
-
     /// Attaches over a connection to the worker, at `path` for messages; the worker has until then to answer.
     pub fn over(segment: Segment, stream: UnixStream, path: &Path, until: Instant) -> Result<Arc<Self>, Failure> {
-        // The segment moves into the session at the end; messages name it until then.
-        let named = segment.clone();
-        let cannot = |what: &str, error: &dyn std::fmt::Display| out_of_reach(&named, path, what, error);
-        stream.set_nonblocking(true).map_err(|error| cannot("prepare", &error))?;
-        let mut inbox = Inbox::default();
-        let hello = Hello {
-            layout_version: LAYOUT_VERSION,
-            reserved: 0,
-            layout_hash: layout_hash(),
-            instance: segment.header.instance,
-        };
-        handshake::send(stream.as_fd(), message::HELLO, &hello.encode(), None)
-            .map_err(|error| cannot("say hello", &error))?;
-        let answer = receive(&stream, &mut inbox, message::WELCOME, until).map_err(|error| error.about(&cannot))?;
-        let welcome = Welcome::decode(answer.payload[..].try_into().map_err(|_| cannot("welcome", &"its size"))?);
-        if welcome.slot >= segment.geometry.sessions {
-            return Err(cannot("welcome", &format!("slot {}", welcome.slot)));
+        let mut greeting = Greeting::over(segment, stream, path.to_path_buf())?;
+        loop {
+            greeting = match greeting.wait(until) {
+                Greeted::Session(session) => return Ok(session),
+                Greeted::Failed(failure) => return Err(failure),
+                Greeted::NotYet(greeting) if Instant::now() < until => greeting,
+                Greeted::NotYet(greeting) => return Err(greeting.unanswered()),
+            };
         }
-        let arena = Arena::new(segment.map.clone(), segment.geometry, owner_of_session(welcome.slot));
+    }
+
+    /// Of a connection over which the worker has said welcome.
+    pub(super) fn new(segment: Segment, stream: UnixStream, inbox: Inbox, slot: u32) -> Arc<Self> {
+        let arena = Arena::new(segment.map.clone(), segment.geometry, owner_of_session(slot));
         let blocks = Blocks::new(arena, segment.header.session_quota);
-        let entries = (0..segment.geometry.entries)
-            .map_while(|index| EntryStats::read(&segment.map, &segment.geometry, index))
-            .map(|entry| {
-                let limit = (entry.limit_ns > 0).then(|| Duration::from_nanos(entry.limit_ns));
-                (entry.name, EntryFacts { limit, idempotent: entry.idempotent })
-            })
-            .collect();
         let descriptors = Descriptors::new(segment.geometry.channels as usize + 8);
         let object = segment.object.as_ref().map(|object| object.as_raw_fd());
         object.into_iter().chain([stream.as_raw_fd()]).for_each(|descriptor| descriptors.add(descriptor));
         let session = Arc::new(Self {
+            entries: Arc::new(Entries::of(&segment)),
             segment,
-            slot: welcome.slot,
+            slot,
             pid: crate::os::pid(),
             line: Mutex::new(Some(Line::new(stream, inbox))),
             line_back: Condvar::new(),
@@ -172,10 +134,9 @@ impl Session {
             in_use: AtomicUsize::new(0),
             leases: AtomicUsize::new(0),
             descriptors,
-            entries,
         });
         forks::remember(&session);
-        Ok(session)
+        session
     }
 
     /// Whether the worker is known to be gone, or says that it goes: what is asked now belongs to its successor.
@@ -221,9 +182,9 @@ impl Session {
         self.returned.notify_all();
     }
 
-    fn facts(&self, request: &Request<'_>) -> EntryFacts {
-        let name = std::str::from_utf8(request.entry).unwrap_or_default();
-        self.entries.get(name).copied().unwrap_or_default()
+    /// What its worker says of the entries.
+    pub(super) fn entries(&self) -> &Arc<Entries> {
+        &self.entries
     }
 
     /// When a request's time is up: its own limit, capped by the entry's; without one the entry's, else the fallback.
@@ -233,18 +194,13 @@ impl Session {
 
     /// The same for a request that began then.
     pub(super) fn deadline_from(&self, began_ns: u64, request: &Request<'_>) -> u64 {
-        let timeout = match (request.timeout, self.facts(request).limit) {
-            (Some(own), Some(limit)) => own.min(limit),
-            (Some(own), None) => own,
-            (None, Some(limit)) => limit,
-            (None, None) => request.fallback_timeout,
-        };
+        let timeout = self.entries.timeout(request.entry, request.timeout, request.fallback_timeout);
         began_ns.saturating_add(timeout.as_nanos().min(u64::MAX as u128 / 4) as u64)
     }
 
     /// Whether running a request twice does no harm: as the caller says, else as the entry says.
     pub fn is_idempotent(&self, request: &Request<'_>) -> bool {
-        request.idempotent.unwrap_or_else(|| self.facts(request).idempotent)
+        request.idempotent.unwrap_or_else(|| self.entries.is_idempotent(request.entry))
     }
 
     /// A new request id.
@@ -257,6 +213,13 @@ impl Session {
         let channel = self.take_channel(deadline_ns)?;
         self.in_use.fetch_add(1, Ordering::Relaxed);
         Ok(channel)
+    }
+
+    /// A channel that lies idle in the pool, if one does; asks nobody and waits for nothing.
+    pub(super) fn checkout_idle(&self) -> Option<Channel> {
+        let idle = locked(&self.pool).idle.pop()?;
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        Some(idle)
     }
 
     /// Channels that are checked out: threads of this process that wait, or event loops.
