@@ -172,7 +172,10 @@ impl LoopHold {
 
     fn move_to(&mut self, session: &Arc<Session>) -> Result<&mut LoopChannel, Failure> {
         let channel = LoopChannel::open(session)?;
-        watch(&self.epoll, &channel)?;
+        if let Err(failure) = watch(&self.epoll, &channel) {
+            channel.close(); // it is as good as new, for whoever calls next
+            return Err(failure);
+        }
         // What is in flight on the old one may still be answered: a worker that stops finishes what it runs.
         self.former.extend(self.channel.take());
         Ok(self.channel.insert(channel))

@@ -245,6 +245,7 @@ fn a_dropped_channel_comes_back() {
         let mut channel = opened.expect("a channel");
         submit(&mut channel, &request("echo", &[9; 10_000])).unwrap_or_else(|| panic!("round {round}"));
         drop(channel);
+        assert_eq!(session.channels_in_use(), 0);
     }
     // What its requests carried may still be read; it comes back with the session.
     drop(session);

@@ -50,6 +50,8 @@ pub struct Channel {
     spin: SpinBudget,
     /// Why nothing more can come through it.
     broken: Option<String>,
+    /// Its session counts it as in use.
+    pub(super) checked_out: bool,
 }
 
 /// How a wait ended.
@@ -94,6 +96,7 @@ impl Channel {
             ticket: 0,
             spin: SpinBudget::client(),
             broken: None,
+            checked_out: false,
         }
     }
 
@@ -437,6 +440,9 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
+        if self.checked_out {
+            self.session.no_longer_in_use();
+        }
         // The worker may still be reading what these requests carry.
         self.open.iter().flatten().flat_map(|open| &open.blocks).for_each(|block| block.abandon());
         let Some(bell) = self.bell.take() else { return };

@@ -254,14 +254,20 @@ impl Session {
 
     /// A channel out of the pool; a new one if all are in use; if the worker has no more, the next that comes back.
     pub fn checkout(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
-        let channel = self.take_channel(deadline_ns)?;
+        let mut channel = self.take_channel(deadline_ns)?;
         self.in_use.fetch_add(1, Ordering::Relaxed);
+        channel.checked_out = true;
         Ok(channel)
     }
 
     /// Channels that are checked out: threads of this process that wait, or event loops.
-    pub(super) fn channels_in_use(&self) -> usize {
+    pub fn channels_in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// A checked-out channel comes back, or is closed.
+    pub(super) fn no_longer_in_use(&self) {
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn take_channel(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
@@ -369,8 +375,9 @@ impl Session {
     }
 
     /// Puts a channel back.
-    pub(super) fn check_in(&self, channel: Channel) {
-        self.in_use.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn check_in(&self, mut channel: Channel) {
+        self.no_longer_in_use();
+        channel.checked_out = false;
         let mut pool = locked(&self.pool);
         if pool.closed || self.is_dead() || channel.is_broken() {
             drop(pool); // the channel may be the last to hold the session
