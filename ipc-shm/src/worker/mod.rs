@@ -6,6 +6,7 @@
 mod former;
 mod host;
 mod inflight;
+mod lines;
 mod listener;
 mod peer;
 mod pins;

@@ -25,10 +25,11 @@ use crate::stats;
 use super::former::Former;
 use super::host::Host;
 use super::inflight::{Answer, Inflight};
+use super::lines::Line;
 use super::listener::{Listener, StartError};
 use super::peer::Peer;
 use super::pins::Pin;
-use super::sessions::{Line, Session};
+use super::sessions::Session;
 use super::stop::Stop;
 
 /// What runs the requests.
