@@ -277,3 +277,31 @@ fn stolen_and_doubled_doorbell_bytes_stop_nothing() {
     });
     channel.check_in();
 }
+
+/// Fault 39, to the end: more bytes than a doorbell holds, to a worker that sleeps. A call that comes while it is full waits
+/// for one look; after that look it is empty again.
+#[test]
+fn a_doorbell_that_was_filled_delays_one_call_by_one_look() {
+    const CALLS: u32 = 40;
+    let worker = ThreadWorker::start();
+    let client = worker.client();
+    let session = client.session().expect("a session");
+    let mut channel = session.checkout(soon()).expect("a channel");
+    let own = channel.bell().try_clone_to_owned().expect("a copy");
+    let mut timed = || {
+        let started = Instant::now();
+        let id = channel.submit_waiting(&request("later", b"x"), soon()).expect("room");
+        while !matches!(channel.wait(id), Waited::Reply(_)) {}
+        let took = started.elapsed();
+        std::thread::sleep(Duration::from_millis(2)); // the worker is asleep when the next one comes
+        took
+    };
+    for _ in 0..3 {
+        (0..1000).for_each(|_| bell::ring(own.as_fd()).expect("a worker"));
+        let first = timed();
+        assert!(first < 5 * bell::LONGEST_SLEEP, "{first:?}");
+        let rest: Duration = (0..CALLS).map(|_| timed()).sum();
+        assert!(rest < CALLS * bell::LONGEST_SLEEP / 4, "{CALLS} calls took {rest:?}");
+    }
+    channel.check_in();
+}

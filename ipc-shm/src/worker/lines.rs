@@ -48,10 +48,14 @@ impl Line {
         if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR) {
             self.hung_up = true;
         } else if self.rings >= TAKE_BYTES_AFTER {
-            self.rings = 0;
-            self.hung_up = matches!(bell::drain(self.path.bell.as_fd()), Ok(Woken::HungUp));
+            self.take_bytes();
         }
         self.hung_up
+    }
+
+    fn take_bytes(&mut self) {
+        self.rings = 0;
+        self.hung_up |= matches!(bell::empty(self.path.bell.as_fd()), Ok(Woken::HungUp));
     }
 
     /// Nobody answers on it, and nobody who has answered may still ring: a late ring would clear the ticket of the
@@ -130,6 +134,17 @@ impl Poller {
         slot::free_channel(&self.host.segment.map, &self.host.segment.geometry, index, line.generation);
         if let Some(session) = self.sessions.get_mut(&line.session) {
             session.channels.retain(|channel| *channel != index);
+        }
+    }
+
+    /// Takes the bytes of all bells that rang. A full one takes no byte more and so tells of no ring more: whoever sends
+    /// bytes that nobody asked for would wait for a full look with every request.
+    pub(super) fn empty_bells(&mut self) {
+        for line in self.lines.iter_mut().flatten().filter(|line| line.rings > 0 && !line.hung_up) {
+            line.take_bytes();
+            if line.hung_up {
+                let _ = self.epoll.delete(&line.path.bell);
+            }
         }
     }
 

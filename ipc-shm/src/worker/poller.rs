@@ -431,6 +431,7 @@ impl Poller {
         let late = |session: &Session| session.peer.is_none() && session.since.elapsed() > HELLO_WITHIN;
         let silent: Vec<u64> = self.sessions.iter().filter(|(_, session)| late(session)).map(|(id, _)| *id).collect();
         silent.into_iter().for_each(|id| self.cut(id, "no hello".into()));
+        self.empty_bells();
         self.free_closed_lines();
         let ids: Vec<u64> = self.sessions.keys().copied().collect();
         for id in ids {
