@@ -129,7 +129,9 @@ impl Poller {
     /// Nobody has the channel any more.
     pub(super) fn free_line(&mut self, index: u32) {
         let Some(line) = self.lines[index as usize].take() else { return };
-        self.stalled -= usize::from(line.stalled);
+        if line.stalled {
+            self.stall.ends();
+        }
         let _ = self.epoll.delete(&line.path.bell);
         slot::free_channel(&self.host.segment.map, &self.host.segment.geometry, index, line.generation);
         if let Some(session) = self.sessions.get_mut(&line.session) {

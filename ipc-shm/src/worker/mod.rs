@@ -14,6 +14,7 @@ mod poller;
 mod readers;
 mod resident;
 mod sessions;
+mod stall;
 mod stop;
 
 pub use former::Former;
