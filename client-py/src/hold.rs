@@ -165,7 +165,8 @@ impl LoopHold {
             return Err(Submitted::Gone(Failure::new(Outcome::Unavailable, text)));
         };
         self.move_to(&session).map_err(|failure| match failure.outcome {
-            Outcome::Unavailable => Submitted::Gone(failure), // it has gone in its turn
+            // It has gone in its turn. (One that hangs is still there: nothing would be found in its place.)
+            Outcome::Unavailable if failure.submitted => Submitted::Gone(failure),
             _ => Submitted::Refused(failure),
         })
     }

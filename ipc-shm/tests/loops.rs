@@ -126,7 +126,7 @@ fn a_client_that_does_not_sleep_is_not_rung() {
     let mut channel = session.checkout(deadline).expect("a channel");
     let before = worker.report().totals["doorbells"].clone();
     for round in 0..100_u64 {
-        let id = channel.submit_waiting(&request("echo", &round.to_le_bytes()), deadline).expect("submitted");
+        let id = common::submit(&mut channel, &request("echo", &round.to_le_bytes()), deadline).expect("submitted");
         let mut reply = None;
         until("the answer", || {
             reply = channel.next_reply();

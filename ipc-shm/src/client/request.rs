@@ -98,11 +98,6 @@ impl OwnedRequest {
         }
     }
 
-    /// Its own limit, and the one for an entry without.
-    pub(super) fn timeouts(&self) -> (Option<Duration>, Duration) {
-        (self.timeout, self.fallback_timeout)
-    }
-
     /// Calls `run` with the request.
     pub fn with<T>(&self, run: impl FnOnce(&Request<'_>) -> T) -> T {
         let names = self.names.iter().flatten().map(String::as_str);
