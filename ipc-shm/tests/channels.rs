@@ -9,9 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::child::{self, Child};
-use common::worker::{attach, report, spawn};
+use common::worker::{ThreadWorker, attach, report, spawn};
 use common::{Names, PATIENCE, call, pattern, request, until};
-use molt_ipc_shm::client::{Called, Channel, LoopChannel, Payload, Request};
+use molt_ipc_shm::client::{Called, Channel, LoopChannel, Payload, Request, Session};
 use molt_ipc_shm::pulse::SILENT_AFTER;
 use molt_ipc_shm::{Outcome, os};
 use nix::sys::signal::Signal;
@@ -20,7 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 
 #[test]
 fn child_role() {
-    child::play(&[("worker", common::worker::role)]);
+    child::play(&[("worker", common::worker::role), ("poor", poor)]);
 }
 
 fn soon() -> u64 {
@@ -106,6 +106,35 @@ fn a_wait_for_room_comes_back_asleep_and_holds_nothing() {
     worker.signal(Signal::SIGCONT);
     common::submit(&mut channel, &long, soon()).expect("room again");
     channel.check_in();
+}
+
+/// `poor NAME`: runs out of descriptors where one more channel is needed.
+fn poor(words: &[String]) {
+    let client = common::worker::find(&words[0], PATIENCE).expect("a worker");
+    let session = client.session().expect("a session");
+    let taken = session.checkout(soon()).expect("a channel");
+    let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    let brief = Request { timeout: Some(Duration::from_millis(300)), ..request("echo", b"?") };
+    let refused = call(&client, &brief).expect_err("no descriptor");
+    assert_eq!(refused.outcome, Outcome::Busy, "{refused}");
+    assert!(["descriptor", "of 64 are open", "hint:"].iter().all(|word| refused.message.contains(word)), "{refused}");
+    files.truncate(files.len() - 4);
+    assert_eq!(call(&client, &request("echo", b"on")).expect("a channel").to_vec(), b"on");
+    let same: &Session = &client.session().expect("a session");
+    assert!(std::ptr::eq(same, &*session) && !session.is_dead(), "the session goes on");
+    taken.check_in();
+    child::say("fine");
+    while child::hear().is_some() {}
+}
+
+/// The client's own lack of descriptors is no death of its worker.
+#[test]
+fn a_client_out_of_descriptors_is_told_so_and_keeps_its_session() {
+    let worker = ThreadWorker::start();
+    let mut poor = Child::start_under("ulimit -n 64; exec \"$0\" \"$@\"", &["poor", &worker.names.shm]);
+    assert_eq!(poor.line(), "fine");
+    assert!(poor.finish());
+    assert_eq!(worker.report().totals["cut"], 0);
 }
 
 /// The kernel lets the worker send no descriptor (its user has too many on their way): the request for a channel is

@@ -17,7 +17,7 @@ use crate::block::{Block, Blocks, NoBlock};
 use crate::frame::Handle;
 use crate::handshake::{self, Hello, Inbox, Message, Opened, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, layout_hash};
-use crate::os::now_ns;
+use crate::os::{most_descriptors, now_ns};
 use crate::pulse::Pulse;
 use crate::segment::Segment;
 use crate::stats::EntryStats;
@@ -357,10 +357,26 @@ impl Session {
         if opened.channel >= self.segment.geometry.channels {
             return Err(cannot("answer", &format!("channel {}", opened.channel)));
         }
-        let bell = answer.fd.ok_or_else(|| cannot("answer", &"no doorbell came with it"))?;
+        // The kernel drops a descriptor for which the receiver has no room; the worker sees its end close.
+        let Some(bell) = answer.fd else { return Err(NoChannel::Refused(self.no_descriptor())) };
         locked(&self.pool).opened();
         self.descriptors.add(bell.as_raw_fd());
         Ok(Channel::new(self.clone(), opened.channel, bell))
+    }
+
+    /// This process has no room for a doorbell's descriptor.
+    fn no_descriptor(&self) -> Failure {
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let most = most_descriptors();
+        let (pid, name) = (self.pid, &self.segment.name);
+        let had = if open == 0 { "all".to_owned() } else { open.to_string() }; // 0: not even that folder could be opened
+        Failure::new(
+            Outcome::Busy,
+            format!(
+                "the worker of {name} gave a channel, and this process (pid {pid}) has no descriptor left for its \
+                 doorbell: {had} of {most} are open; hint: raise `ulimit -n`, or look for descriptors that are not closed"
+            ),
+        )
     }
 
     /// Asks the worker for something, and waits for the answer until then.
