@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::child::{self, Child};
 use common::worker::{ThreadWorker, attach, report, spawn};
-use common::{Names, PATIENCE, call, pattern, request, until};
-use molt_ipc_shm::client::{Called, Channel, LoopChannel, Payload, Request, Session};
+use common::{Names, PATIENCE, call, pattern, request, small, until};
+use molt_ipc_shm::client::{Called, Channel, Client, LoopChannel, Payload, Request, Session};
+use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::pulse::SILENT_AFTER;
 use molt_ipc_shm::{Outcome, os};
 use nix::sys::signal::Signal;
@@ -25,6 +26,118 @@ fn child_role() {
 
 fn soon() -> u64 {
     os::now_ns() + PATIENCE.as_nanos() as u64
+}
+
+/// Uses so many channels at a time, or as many as there are to be had.
+fn use_at_a_time(client: &Client, channels: usize) -> usize {
+    let session = client.session().expect("a session");
+    let short = || os::now_ns() + 50_000_000;
+    let used: Vec<Channel> = std::iter::from_fn(|| session.checkout(short()).ok()).take(channels).collect();
+    let count = used.len();
+    used.into_iter().for_each(Channel::check_in);
+    count
+}
+
+/// Processes that once had many calls at a time and are idle now do not keep others out.
+#[test]
+fn a_newcomer_gets_a_channel_that_others_do_not_use() {
+    let worker = ThreadWorker::start();
+    let all = small().channels as usize;
+    let idle: Vec<Client> = (0..4).map(|_| worker.client()).collect();
+    let used: usize = idle.iter().map(|client| use_at_a_time(client, all)).sum();
+    assert!(used >= all - all / 8, "{used} of {all}");
+    let newcomers: Vec<Client> = (0..4).map(|_| worker.client()).collect();
+    for client in newcomers.iter().chain(&idle) {
+        assert_eq!(call(client, &request("later", b"me")).expect("a channel").to_vec(), b"me");
+    }
+    let report = worker.report();
+    assert!(report.sessions.iter().all(|session| (1..=4).contains(&session.channels)), "{:?}", report.sessions);
+    // What an idle client is found to have lost does not break it.
+    for client in &idle {
+        assert!(use_at_a_time(client, 2) == 2 && call(client, &request("echo", b"on")).is_ok());
+    }
+}
+
+#[test]
+fn more_processes_than_channels_take_turns() {
+    let worker = ThreadWorker::with(Geometry { channels: 2, ..small() });
+    let clients: Vec<Client> = (0..6).map(|_| worker.client()).collect();
+    for round in 0..10_u64 {
+        for (number, client) in clients.iter().enumerate() {
+            let payload = pattern(round * 10 + number as u64, 20_000);
+            assert!(call(client, &request("later", &payload)).expect("its turn").to_vec() == payload);
+        }
+    }
+    assert_eq!(worker.report().totals["cut"], 0);
+    drop(clients);
+    until("all is given back", || worker.report().sessions.is_empty() && worker.report().arena.used_bytes == 0);
+}
+
+/// One that is in use all the time is asked for, and comes back between two uses.
+#[test]
+fn a_channel_in_use_is_given_up_for_who_has_none() {
+    let worker = ThreadWorker::with(Geometry { channels: 8, ..small() });
+    let busy: Vec<Client> = (0..4).map(|_| worker.client()).collect();
+    let sessions: Vec<_> = busy.iter().map(|client| client.session().expect("a session")).collect();
+    let mut held: Vec<Channel> = Vec::new();
+    for session in &sessions {
+        let short = || os::now_ns() + 50_000_000;
+        held.extend(std::iter::from_fn(|| session.checkout(short()).ok()).take(2));
+    }
+    let last: Vec<Client> = (0..8 - held.len()).map(|_| worker.client()).collect();
+    held.extend(last.iter().map(|client| client.session().and_then(|own| own.checkout(soon())).expect("a last one")));
+    assert_eq!(held.len(), 8, "all of them");
+    let newcomer = worker.client();
+    std::thread::scope(|scope| {
+        let served = scope.spawn(|| call(&newcomer, &request("echo", b"me")).map(|reply| reply.to_vec()));
+        // Never idle for longer than a thread takes to go on.
+        until("the newcomer is served", || {
+            let channel = held.remove(0);
+            let session = channel.session().clone();
+            channel.check_in();
+            held.extend(session.checkout(os::now_ns() + 1_000_000));
+            served.is_finished()
+        });
+        assert_eq!(served.join().expect("a thread").expect("an answer"), b"me");
+    });
+    held.into_iter().for_each(Channel::check_in);
+}
+
+/// Who has a channel that never comes back gets another one as soon as there is one.
+#[test]
+fn a_call_beside_an_event_loop_waits_for_any_channel() {
+    let worker = ThreadWorker::with(Geometry { channels: 8, ..small() });
+    let client = worker.client();
+    let event_loop = LoopChannel::open(&client.session().expect("a session")).expect("a channel");
+    let others: Vec<Client> = (0..6).map(|_| worker.client()).collect();
+    let mut held: Vec<Channel> =
+        others.iter().map(|other| other.session().and_then(|own| own.checkout(soon())).expect("a channel")).collect();
+    let brief = Request { timeout: Some(Duration::from_millis(150)), ..request("echo", b"?") };
+    let refused = call(&client, &brief).expect_err("the last one is for a process that has none");
+    assert!(refused.outcome == Outcome::Busy && refused.message.contains("of 8 channels"), "{refused}");
+    std::thread::scope(|scope| {
+        let served = scope.spawn(|| call(&client, &request("echo", b"me")).map(|reply| reply.to_vec()));
+        held.pop();
+        assert_eq!(served.join().expect("a thread").expect("a channel of the other's"), b"me");
+    });
+    event_loop.close();
+}
+
+/// What a burst of calls has opened goes back when calls come one at a time again.
+#[test]
+fn channels_that_a_process_does_not_use_go_back_after_a_while() {
+    let worker = ThreadWorker::start();
+    let client = worker.client();
+    assert_eq!(use_at_a_time(&client, 4), 4);
+    let late = request("queue", b"late");
+    let Ok(Called::Interrupted(pending)) = client.call(&late) else { panic!("nobody answers") };
+    client.cancel(pending);
+    until("two are left", || {
+        std::thread::sleep(Duration::from_millis(20));
+        call(&client, &request("echo", b"now and then")).expect("an answer");
+        worker.report().sessions[0].channels <= 2
+    });
+    assert_eq!(use_at_a_time(&client, 4), 4);
 }
 
 /// A worker that is stopped before it has given a channel: the wait for it comes back to the caller.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bell;
 use crate::cell::{self, CellState};
+use crate::checkout;
 use crate::doorbell::{self, Woken};
 use crate::frame::{Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use crate::layout::channel;
@@ -40,6 +41,7 @@ struct Open {
 pub struct Channel {
     session: Arc<Session>,
     index: u32,
+    generation: u64,
     /// There until the channel is dropped.
     bell: Option<OwnedFd>,
     /// Reads of the bell end by themselves.
@@ -55,6 +57,10 @@ pub struct Channel {
     broken: Option<String>,
     /// Its session counts it as in use.
     pub(super) checked_out: bool,
+    /// The worker does not take it back: see `checkout`.
+    held: bool,
+    /// When it was last used, CLOCK_MONOTONIC nanoseconds.
+    used_ns: u64,
 }
 
 /// How a wait ended.
@@ -84,7 +90,7 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    pub(super) fn new(session: Arc<Session>, index: u32, bell: OwnedFd) -> Self {
+    pub(super) fn new(session: Arc<Session>, index: u32, generation: u64, bell: OwnedFd) -> Self {
         let (map, geometry) = (&session.segment.map, session.segment.geometry);
         Self {
             requests: Producer::new(map.clone(), RingPlace::of_requests(&geometry, index)),
@@ -93,6 +99,7 @@ impl Channel {
             free_cells: (0..geometry.cells_per_channel).rev().collect(),
             session,
             index,
+            generation,
             limited: bell::limit_reads(bell.as_fd()).is_ok(),
             bell: Some(bell),
             frame: Vec::new(),
@@ -100,6 +107,8 @@ impl Channel {
             spin: SpinBudget::client(),
             broken: None,
             checked_out: false,
+            held: true,
+            used_ns: now_ns(),
         }
     }
 
@@ -117,6 +126,27 @@ impl Channel {
     pub fn check_in(self) {
         let session = self.session.clone();
         session.check_in(self);
+    }
+
+    /// About to be used; `false`: the worker has taken it back.
+    pub(super) fn take_up(&mut self) -> bool {
+        self.held = self.held || checkout::check_out(self.word(channel::CHECKOUT), self.generation);
+        self.held
+    }
+
+    /// Not used any more, unless answers are still to come; `false`: the worker wants it back.
+    pub(super) fn lay_down(&mut self) -> bool {
+        if self.in_flight() > 0 {
+            return true;
+        }
+        let kept = checkout::check_in(self.word(channel::CHECKOUT), self.generation);
+        self.held &= !kept;
+        kept
+    }
+
+    /// When it was last used, CLOCK_MONOTONIC nanoseconds.
+    pub(super) fn used_ns(&self) -> u64 {
+        self.used_ns
     }
 
     fn word(&self, word: usize) -> &Word64 {
@@ -159,12 +189,13 @@ impl Channel {
         }
         parts.place(&self.session, request).map_err(NotSubmitted::Failed)?;
         let id = Session::next_id();
+        self.used_ns = now_ns();
         let head = RequestHead {
             len: len as u32,
             kind: kind::REQUEST,
             id,
             deadline_ns,
-            sent_ns: now_ns(),
+            sent_ns: self.used_ns,
             cell: cell_index,
             flags: parts.flags,
             codec: request.codec,

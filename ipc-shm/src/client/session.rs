@@ -291,8 +291,15 @@ impl Session {
         self.in_use.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A channel out of the pool that the worker has not taken back.
     fn take_idle(&self) -> Option<Channel> {
-        locked(&self.pool).take()
+        loop {
+            let mut channel = locked(&self.pool).take()?;
+            if channel.take_up() {
+                return Some(channel);
+            }
+            // Closed outside the lock: that takes it.
+        }
     }
 
     fn wait_for_channel(self: &Arc<Self>, deadline_ns: u64, longest: Duration) -> Result<Option<Channel>, Failure> {
@@ -361,7 +368,7 @@ impl Session {
         let Some(bell) = answer.fd else { return Err(NoChannel::Refused(self.no_descriptor())) };
         locked(&self.pool).opened();
         self.descriptors.add(bell.as_raw_fd());
-        Ok(Channel::new(self.clone(), opened.channel, bell))
+        Ok(Channel::new(self.clone(), opened.channel, opened.generation, bell))
     }
 
     /// This process has no room for a doorbell's descriptor.
@@ -423,18 +430,19 @@ impl Session {
         Failure { submitted: true, ..failure }
     }
 
-    /// Puts a channel back.
+    /// Puts a channel back, or closes it: it is of no use any more, the worker wants it for others, or it is one too many.
     pub(super) fn check_in(&self, mut channel: Channel) {
         self.no_longer_in_use();
         channel.checked_out = false;
         let mut pool = locked(&self.pool);
-        if pool.closed || self.is_dead() || channel.is_broken() {
+        if pool.closed || self.is_dead() || channel.is_broken() || !channel.lay_down() {
             drop(pool); // the channel takes the lock, and may be the last to hold the session
             return;
         }
-        pool.idle.push(channel);
+        let surplus = pool.put(channel);
         let awaited = pool.waiting > 0;
         drop(pool);
+        drop(surplus);
         if awaited {
             self.returned.notify_one();
         }

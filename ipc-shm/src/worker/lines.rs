@@ -1,23 +1,26 @@
-//! Channels as the worker keeps them: how they are given out and given back by their clients.
+//! Channels as the worker keeps them: how they are given out, given back by their clients, and taken back from them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::bell;
+use crate::checkout;
 use crate::doorbell::Woken;
 use crate::handshake::{self, Opened, message};
-use crate::layout::SlotState;
+use crate::layout::{SlotState, channel};
 use crate::outcome::Outcome;
 use crate::ring::{Consumer, Producer, RingPlace};
 use crate::slot;
 
 use super::peer::{Peer, ReplyPath, ReplyRing};
 use super::poller::{Poller, Token};
+use super::sessions::Session;
 
 /// A channel that is in use.
 pub(super) struct Line {
@@ -40,6 +43,8 @@ const TAKE_BYTES_AFTER: u32 = 32;
 const BELL_EVENTS: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
 /// A session has at most this part of all channels.
 const MOST_OF_ONE: u32 = 4;
+/// This part of all channels is for sessions that have none: those of the others may be in use for long.
+const FOR_NEWCOMERS: u32 = 8;
 
 impl Line {
     /// The doorbell was rung, or its other end closed: `true`, nothing more will come from it.
@@ -96,12 +101,63 @@ impl Poller {
         if own >= most {
             return Err(format!("this process has {most} channels, as many as one may have of the {all}"));
         }
-        let free = self.lines.iter().position(Option::is_none);
-        free.map(|index| index as u32).ok_or_else(|| format!("all {all} channels are taken"))
+        let spare = if own == 0 { 0 } else { all / FOR_NEWCOMERS } as usize;
+        let free = self.lines.iter().enumerate().filter(|(_, line)| line.is_none());
+        if let Some((index, _)) = free.clone().nth(spare) {
+            return Ok(index as u32);
+        }
+        let used = all as usize - free.count();
+        self.take_back(id, own).ok_or_else(|| match own {
+            0 => format!("all {all} channels are in use"),
+            _ => format!(
+                "{used} of {all} channels are in use, and the rest are for processes that have none: this one has {own}"
+            ),
+        })
     }
 
     fn channels_of(&self, id: u64) -> &[u32] {
         self.sessions.get(&id).map_or(&[], |session| &session.channels)
+    }
+
+    /// Takes back an idle channel of the session that has most of them, for one that has only `own`. Where all are in use,
+    /// one of them is asked for: its client closes it when it has done with it.
+    fn take_back(&mut self, id: u64, own: usize) -> Option<u32> {
+        // Who has none takes the last one of whoever does not use it; else two sessions would take one to and fro.
+        let least = if own == 0 { 1 } else { own + 2 };
+        // One that was cut keeps what it has while its process lives.
+        let lives = |session: &Session| session.peer.as_ref().is_some_and(|peer| !peer.gone.load(Ordering::Acquire));
+        let others = self.sessions.iter().filter(|(other, session)| **other != id && lives(session));
+        let mut others: Vec<(usize, u64)> = others.map(|(other, session)| (session.channels.len(), *other)).collect();
+        others.retain(|(count, _)| *count >= least);
+        others.sort_unstable_by_key(|(count, other)| (std::cmp::Reverse(*count), *other));
+        for (_, other) in &others {
+            for index in self.channels_of(*other).to_vec() {
+                if self.take_back_line(index) {
+                    return Some(index);
+                }
+            }
+        }
+        // One more with every question: an event loop never checks its channel in.
+        others.iter().any(|(_, other)| self.channels_of(*other).iter().skip(1).any(|index| self.want_line(*index)));
+        None
+    }
+
+    fn want_line(&self, index: u32) -> bool {
+        let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+        let word = map.u64(geometry.channel(index) + channel::CHECKOUT);
+        self.lines[index as usize].as_ref().is_some_and(|line| checkout::want(word, line.generation))
+    }
+
+    fn take_back_line(&mut self, index: u32) -> bool {
+        let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+        let Some(line) = &mut self.lines[index as usize] else { return false };
+        let taken = line.is_at_rest()
+            && matches!(line.requests.has_frame(), Ok(false))
+            && checkout::take_back(map.u64(geometry.channel(index) + channel::CHECKOUT), line.generation);
+        if taken {
+            self.free_line(index);
+        }
+        taken
     }
 
     /// Makes the channel ready and sends the client its end of the doorbell.

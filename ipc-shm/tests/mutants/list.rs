@@ -42,6 +42,8 @@ const EXCHANGE: &str = "exchange::a_body_is_read_where_it_lies_and_given_back";
 const ONCE: &str = "lease::every_release_is_taken_once";
 const TWO_COLLECTORS: &str = "lease::two_collectors_take_a_release_once";
 const READ_FIRST: &str = "lease::a_result_is_read_before_it_is_overwritten";
+const TAKEN_BACK: &str = "checkout::a_channel_that_was_taken_back_is_its_next_users_alone";
+const WANTED: &str = "checkout::a_channel_that_is_wanted_comes_back";
 const NEXT_USER: &str = "recovery::a_slot_is_as_new_after_a_death_anywhere";
 const OPEN_CHANNEL: &str = "recovery::who_sees_a_channel_open_sees_whose_it_is";
 
@@ -484,6 +486,58 @@ pub const MUTANTS: &[Mutant] = &[
             "lease.rs",
             "let mut bits = word.swap(0, Ordering::AcqRel);",
             "let mut bits = word.load(Ordering::Acquire);\n        word.store(0, Ordering::Release);",
+        )],
+    },
+    // Who uses a channel
+    Mutant {
+        name: "a channel is checked out by a store",
+        scenario: TAKEN_BACK,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::Idle, Use::InUse, Ordering::Relaxed)\n",
+            "    at.store(word(generation, Use::InUse), Ordering::Relaxed);\n    true\n",
+        )],
+    },
+    Mutant {
+        name: "a channel is taken back by a store",
+        scenario: TAKEN_BACK,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::Idle, Use::TakenBack, Ordering::Acquire)\n",
+            "    at.store(word(generation, Use::TakenBack), Ordering::Relaxed);\n    true\n",
+        )],
+    },
+    Mutant {
+        name: "a use of a channel does not name its generation",
+        scenario: TAKEN_BACK,
+        edits: &[edit("checkout.rs", "    generation << 8 | state as u64", "    generation * 0 | state as u64")],
+    },
+    Mutant {
+        name: "a channel that is checked in is not released",
+        scenario: TAKEN_BACK,
+        edits: &[edit("checkout.rs", "Use::Idle, Ordering::Release", "Use::Idle, Ordering::Relaxed")],
+    },
+    Mutant {
+        name: "a channel that is taken back is not acquired",
+        scenario: TAKEN_BACK,
+        edits: &[edit("checkout.rs", "Use::TakenBack, Ordering::Acquire", "Use::TakenBack, Ordering::Relaxed")],
+    },
+    Mutant {
+        name: "a channel is checked in by a store",
+        scenario: WANTED,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::InUse, Use::Idle, Ordering::Release)\n",
+            "    at.store(word(generation, Use::Idle), Ordering::Release);\n    true\n",
+        )],
+    },
+    Mutant {
+        name: "an idle channel is wanted",
+        scenario: WANTED,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::InUse, Use::Wanted, Ordering::Relaxed)\n",
+            "    at.store(word(generation, Use::Wanted), Ordering::Relaxed);\n    true\n",
         )],
     },
     // Slots
