@@ -29,6 +29,7 @@ const STOPPED_CLIENT: &str = "doorbell::a_client_that_stops_anywhere_costs_the_o
 const BITS: &str = "doorbell::who_takes_a_bit_finds_what_it_tells_of";
 const QUEUED_WITH_FRAME: &str = "cell::who_sees_the_frame_finds_the_request_queued";
 const ONE_OUTCOME: &str = "cell::a_request_has_one_outcome";
+const REFUSED: &str = "cell::a_refused_request_has_one_outcome";
 const LATE_LOOK: &str = "cell::a_late_look_sees_its_own_request_only";
 const DEAD_WORKER: &str = "cell::a_dead_workers_cell_says_whether_the_request_may_have_run";
 const ONE_OWNER: &str = "arena::an_extent_has_one_owner";
@@ -42,6 +43,7 @@ const EXCHANGE: &str = "exchange::a_body_is_read_where_it_lies_and_given_back";
 const ONCE: &str = "lease::every_release_is_taken_once";
 const TWO_COLLECTORS: &str = "lease::two_collectors_take_a_release_once";
 const READ_FIRST: &str = "lease::a_result_is_read_before_it_is_overwritten";
+const CUT_SHORT: &str = "lease::a_release_cut_short_is_found_by_the_scan";
 const TAKEN_BACK: &str = "checkout::a_channel_that_was_taken_back_is_its_next_users_alone";
 const WANTED: &str = "checkout::a_channel_that_is_wanted_comes_back";
 const NEXT_USER: &str = "recovery::a_slot_is_as_new_after_a_death_anywhere";
@@ -439,6 +441,15 @@ pub const MUTANTS: &[Mutant] = &[
             "store(self.next_tail, Ordering::Relaxed)",
         )],
     },
+    Mutant {
+        name: "a refused request ends by a store",
+        scenario: REFUSED,
+        edits: &[edit(
+            "cell.rs",
+            "    [CellState::Running, CellState::Queued].into_iter().any(|from| advance(cell, id, from, CellState::Done))\n",
+            "    cell.store(word(id, CellState::Done), Ordering::Release);\n    true\n",
+        )],
+    },
     // Leases
     Mutant {
         name: "the session's bit is set before the lease's",
@@ -487,6 +498,22 @@ pub const MUTANTS: &[Mutant] = &[
             "let mut bits = word.swap(0, Ordering::AcqRel);",
             "let mut bits = word.load(Ordering::Acquire);\n        word.store(0, Ordering::Release);",
         )],
+    },
+    Mutant {
+        name: "the session's bit comes first, and its client dies",
+        scenario: CUT_SHORT,
+        edits: &[
+            edit(
+                "lease.rs",
+                "    let at = geometry.session(slot)",
+                "    attention::set_session(map, geometry, slot);\n    let at = geometry.session(slot)",
+            ),
+            edit(
+                "lease.rs",
+                "Ordering::Release);\n    attention::set_session(map, geometry, slot);\n",
+                "Ordering::Release);\n",
+            ),
+        ],
     },
     // Who uses a channel
     Mutant {
