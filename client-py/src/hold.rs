@@ -193,7 +193,10 @@ impl LoopHold {
     /// Sends by that channel from now on. What is in flight on the old one may still be answered: a worker that stops finishes
     /// what it runs.
     pub fn adopt(&mut self, channel: LoopChannel) -> Result<&mut LoopChannel, Failure> {
-        watch(&self.epoll, &channel)?;
+        if let Err(failure) = watch(&self.epoll, &channel) {
+            channel.close(); // it is as good as new, for whoever calls next
+            return Err(failure);
+        }
         self.former.extend(self.channel.take());
         Ok(self.channel.insert(channel))
     }

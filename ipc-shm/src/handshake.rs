@@ -162,6 +162,11 @@ impl Inbox {
             let mut control = cmsg_space!([RawFd; 253]);
             let read = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC);
             let (bytes, fds) = match read {
+                // This process has no room for all of the descriptors: some have come, or none.
+                Ok(message) if message.flags.contains(MsgFlags::MSG_CTRUNC) => {
+                    let bytes = message.bytes;
+                    (bytes, rights_in(&control))
+                }
                 Ok(message) => {
                     let rights = |message| match message {
                         ControlMessageOwned::ScmRights(fds) => fds,
@@ -214,4 +219,16 @@ impl Inbox {
         }
         Ok(Some(Message { kind, payload, fd }))
     }
+}
+
+/// The descriptors that the kernel has installed of a message whose control data it cut short: one `cmsghdr` (length, level,
+/// type), then their numbers. Nothing has come where it is still zero.
+fn rights_in(control: &[u8]) -> Vec<RawFd> {
+    const HEAD: usize = 16;
+    let Some((len, rest)) = control.split_first_chunk::<8>() else { return Vec::new() };
+    let numbers = (usize::from_le_bytes(*len).min(control.len())).saturating_sub(HEAD) / 4;
+    rest.get(HEAD - 8..).unwrap_or_default().as_chunks::<4>().0[..numbers]
+        .iter()
+        .map(|raw| RawFd::from_le_bytes(*raw))
+        .collect()
 }

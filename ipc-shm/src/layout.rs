@@ -30,7 +30,7 @@
 use crate::record::record;
 
 /// Changes with every change of a byte's place or meaning. Not the package's version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// The first eight bytes of every segment.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MOLTSHM1");
 /// Two cache lines.
@@ -212,7 +212,8 @@ pub mod session {
     pub const BYTES: usize = 512;
 }
 
-/// Places inside a channel slot. Each word is written by one side alone, but for the sleep words (see `doorbell`).
+/// Places inside a channel slot. Each word is written by one side alone, but for the sleep words (see `doorbell`) and who
+/// uses it.
 pub mod channel {
     use super::LINE;
     /// u64: [`super::slot_word`] of generation and state.
@@ -231,6 +232,8 @@ pub mod channel {
     pub const RESPONSE_SLEEP: usize = 5 * LINE;
     /// u64: the client sleeps for room in the request ring.
     pub const ROOM_SLEEP: usize = 6 * LINE;
+    /// u64: whether the client uses it (see `checkout`).
+    pub const CHECKOUT: usize = 7 * LINE;
     /// Bytes of a slot.
     pub const BYTES: usize = 8 * LINE;
 }
@@ -560,7 +563,9 @@ pub fn layout_hash() -> u64 {
     ];
     let supervised = [supervision::PID, supervision::RESTARTS, supervision::IN_A_ROW, supervision::LAST_END];
     let late = [OVERDUE_AT, overdue::COUNT, overdue::ENTRY, overdue::SINCE_NS, crate::TraceContext::BYTES];
-    let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?}");
+    let checkout = channel::CHECKOUT;
+    let mut text =
+        format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?} {checkout}");
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));
     }

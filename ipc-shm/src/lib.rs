@@ -13,6 +13,7 @@
 //! | `doorbell`, `bell`, `spin` | waking who sleeps, and only who sleeps |
 //! | `attention` | what the worker should look at |
 //! | `cell` | how far a request came |
+//! | `checkout` | who may use a channel |
 //! | `slot` | sessions' and channels' words between two users |
 //! | `arena`, `block`, `lease` | extents; what an owner cuts them into; how results are let go of |
 //! | `table` | Arrow tables in the arena |
@@ -23,7 +24,7 @@
 //! | `stat`, `doctor` | what a tool shows of them; what is wrong with a segment |
 //! | `failpoint` | where tests kill a process: before and after every store |
 //!
-//! `ring`, `doorbell`, `attention`, `cell`, `slot`, `arena` and `lease` run in models too (`--cfg loom`), in every order in
+//! `ring`, `doorbell`, `attention`, `cell`, `checkout`, `slot`, `arena` and `lease` run in models too (`--cfg loom`), in every order in
 //! which their sides may take their steps and see each other's stores: `spec/proofs.md`.
 #![warn(missing_docs)]
 
@@ -32,6 +33,7 @@
 pub mod arena;
 pub mod attention;
 pub mod cell;
+pub mod checkout;
 pub mod doorbell;
 pub mod failpoint;
 pub mod frame;

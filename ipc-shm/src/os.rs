@@ -57,6 +57,12 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// How many descriptors this process may have open (its soft RLIMIT_NOFILE).
+pub fn most_descriptors() -> u64 {
+    // SAFETY: takes an integer and returns one.
+    unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.max(0) as u64
+}
+
 static PID: AtomicU32 = AtomicU32::new(0);
 
 /// This process's number, without a system call: every lease and block that is let go of asks whether it is in a forked

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::checkout;
 use crate::layout::{Geometry, SlotState, channel, session, slot_word};
 use crate::mapping::Mapping;
 
@@ -40,6 +41,7 @@ pub fn open_channel(map: &Mapping, geometry: &Geometry, index: u32, session: u32
     words.iter().for_each(|word| map.u64(slot + word).store(0, Ordering::Relaxed));
     map.zero(geometry.cell(index, 0), geometry.cells_per_channel as usize * 8);
     let generation = next_generation(map, slot + channel::WORD);
+    checkout::give(map.u64(slot + channel::CHECKOUT), generation);
     map.u32(slot + channel::SESSION).store(session, Ordering::Relaxed);
     map.u64(slot + channel::WORD).store(slot_word(generation, SlotState::Active), Ordering::Release);
     generation

@@ -218,7 +218,7 @@ fn what_a_timed_out_call_held_comes_back_while_others_go_on() {
     let soon = || now_ns() + PATIENCE.as_nanos() as u64;
     let (mut first, second) = (session.checkout(soon()).expect("one"), session.checkout(soon()).expect("two"));
     let late = Request { timeout: Some(Duration::ZERO), ..request("hold", &[7; 300_000]) };
-    let id = first.submit_waiting(&late, now_ns() + 1_000_000_000).expect("submitted");
+    let id = common::submit(&mut first, &late, now_ns() + 1_000_000_000).expect("submitted");
     until("it runs", || worker.report().arena.used_bytes > 0 && worker.report().sessions[0].in_flight == 1);
     first.time_out(id);
     first.check_in();

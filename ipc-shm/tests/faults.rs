@@ -37,11 +37,11 @@ fn a_full_ring_is_a_time_out_and_recovers_by_itself() {
     let mut channel = session.checkout(soon()).expect("a channel");
     let (ask, payload) = (request("echo", b"on"), pattern(1, 3000));
     let long = request("echo", &payload);
-    let mut ids = vec![channel.submit_waiting(&ask, soon()).expect("room")];
+    let mut ids = vec![common::submit(&mut channel, &ask, soon()).expect("room")];
     worker.stop();
     let full = loop {
         let (started, limit) = (Instant::now(), Duration::from_millis(100));
-        match channel.submit_waiting(&long, os::now_ns() + limit.as_nanos() as u64) {
+        match common::submit(&mut channel, &long, os::now_ns() + limit.as_nanos() as u64) {
             Ok(id) => ids.push(id),
             Err(failure) => {
                 assert!(started.elapsed() >= limit && started.elapsed() < PATIENCE / 4, "{:?}", started.elapsed());
@@ -60,7 +60,7 @@ fn a_full_ring_is_a_time_out_and_recovers_by_itself() {
     );
     worker.signal(Signal::SIGCONT);
     // A channel in blocking use has one caller: what comes for the earlier ones is late, and dropped on the way.
-    let last = channel.submit_waiting(&long, soon()).expect("room again");
+    let last = common::submit(&mut channel, &long, soon()).expect("room again");
     let mut answer = None;
     until("its answer", || {
         match channel.wait(last) {
@@ -263,7 +263,7 @@ fn stolen_and_doubled_doorbell_bytes_stop_nothing() {
         });
         for round in 0..30_u64 {
             let payload = pattern(round, 100);
-            let id = channel.submit_waiting(&request("later", &payload), soon()).expect("room");
+            let id = common::submit(&mut channel, &request("later", &payload), soon()).expect("room");
             let mut answer = None;
             until("an answer", || {
                 if let Waited::Reply(reply) = channel.wait(id) {
@@ -275,5 +275,33 @@ fn stolen_and_doubled_doorbell_bytes_stop_nothing() {
         }
         stop.store(true, Ordering::Relaxed);
     });
+    channel.check_in();
+}
+
+/// Fault 39, to the end: more bytes than a doorbell holds, to a worker that sleeps. A call that comes while it is full waits
+/// for one look; after that look it is empty again.
+#[test]
+fn a_doorbell_that_was_filled_delays_one_call_by_one_look() {
+    const CALLS: u32 = 40;
+    let worker = ThreadWorker::start();
+    let client = worker.client();
+    let session = client.session().expect("a session");
+    let mut channel = session.checkout(soon()).expect("a channel");
+    let own = channel.bell().try_clone_to_owned().expect("a copy");
+    let mut timed = || {
+        let started = Instant::now();
+        let id = common::submit(&mut channel, &request("later", b"x"), soon()).expect("room");
+        while !matches!(channel.wait(id), Waited::Reply(_)) {}
+        let took = started.elapsed();
+        std::thread::sleep(Duration::from_millis(2)); // the worker is asleep when the next one comes
+        took
+    };
+    for _ in 0..3 {
+        (0..1000).for_each(|_| bell::ring(own.as_fd()).expect("a worker"));
+        let first = timed();
+        assert!(first < 5 * bell::LONGEST_SLEEP, "{first:?}");
+        let rest: Duration = (0..CALLS).map(|_| timed()).sum();
+        assert!(rest < CALLS * bell::LONGEST_SLEEP / 4, "{CALLS} calls took {rest:?}");
+    }
     channel.check_in();
 }

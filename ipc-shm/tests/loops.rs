@@ -5,12 +5,18 @@ mod common;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use common::worker::ThreadWorker;
-use common::{PATIENCE, call, pattern, request, small, until};
+use common::child;
+use common::worker::{ThreadWorker, attach, spawn};
+use common::{Names, PATIENCE, call, pattern, request, small, until, within};
 use molt_ipc_shm::Outcome;
 use molt_ipc_shm::client::{LoopChannel, Request, Submitted};
 use molt_ipc_shm::layout::Geometry;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+#[test]
+fn child_role() {
+    child::play(&[("worker", common::worker::role)]);
+}
 
 /// Waits for the doorbell as an event loop does; `false`: nothing came in a tenth of a second.
 fn readable(channel: &LoopChannel) -> bool {
@@ -120,7 +126,7 @@ fn a_client_that_does_not_sleep_is_not_rung() {
     let mut channel = session.checkout(deadline).expect("a channel");
     let before = worker.report().totals["doorbells"].clone();
     for round in 0..100_u64 {
-        let id = channel.submit_waiting(&request("echo", &round.to_le_bytes()), deadline).expect("submitted");
+        let id = common::submit(&mut channel, &request("echo", &round.to_le_bytes()), deadline).expect("submitted");
         let mut reply = None;
         until("the answer", || {
             reply = channel.next_reply();
@@ -189,6 +195,40 @@ fn a_loop_that_does_not_read_stops_nobody_else() {
     channel.close();
 }
 
+/// Context switches of a process that its threads asked for: how often they went to sleep.
+fn sleeps(pid: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten();
+    let statuses = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or_default()
+    };
+    statuses.map(count).sum()
+}
+
+/// Faults 30, 37: a worker without work is not kept awake by a client that does not read, and serves it once it does.
+#[test]
+fn a_client_that_does_not_read_does_not_keep_the_worker_awake() {
+    let names = Names::new();
+    let worker = spawn(&names);
+    let client = attach(&names);
+    let mut channel = LoopChannel::open(&client.session().expect("a session")).expect("a channel");
+    let mut sent = 0;
+    while within(Duration::from_millis(200), || submit(&mut channel, &request("echo", &[1; 3000])).is_some()) {
+        sent += 1;
+    }
+    let (before, since) = (sleeps(worker.pid()), Instant::now());
+    until("a second has passed", || since.elapsed() > Duration::from_secs(1));
+    let slept = sleeps(worker.pid()) - before;
+    assert!(slept < 100, "{slept} times in a second");
+    let mut answered = 0;
+    until("all answers come once it reads", || {
+        answered += channel.poll(1000).iter().filter(|(_, reply)| reply.is_ok()).count();
+        answered == sent
+    });
+    channel.close();
+}
+
 #[test]
 fn time_outs_and_cancellations_come_out_once_or_never() {
     let worker = ThreadWorker::start();
@@ -245,6 +285,7 @@ fn a_dropped_channel_comes_back() {
         let mut channel = opened.expect("a channel");
         submit(&mut channel, &request("echo", &[9; 10_000])).unwrap_or_else(|| panic!("round {round}"));
         drop(channel);
+        assert_eq!(session.channels_in_use(), 0);
     }
     // What its requests carried may still be read; it comes back with the session.
     drop(session);

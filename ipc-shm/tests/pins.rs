@@ -11,7 +11,7 @@ use common::child::{self, Child};
 use common::raw::Raw;
 use common::worker::{ThreadWorker, attach, report, spawn};
 use common::{Names, PATIENCE, call, descriptors, descriptors_at_rest, pattern, request, until};
-use molt_ipc_shm::client::{Body, Client, LoopChannel, Reply, Request, forks};
+use molt_ipc_shm::client::{Body, Channel, Client, LoopChannel, Reply, Request, forks};
 use molt_ipc_shm::handshake::{self, Received, message};
 use molt_ipc_shm::{Outcome, os};
 use nix::sys::signal::Signal;
@@ -208,7 +208,9 @@ fn between(_: &[String]) {
             forks::in_parent();
             // Whoever has an answer on a socket knows that the worker has heard what was said on others before.
             let session = client.session().expect("a session");
-            drop(session.open_channel(os::now_ns() + PATIENCE.as_nanos() as u64).expect("a channel"));
+            let soon = os::now_ns() + PATIENCE.as_nanos() as u64;
+            let kept: Vec<_> = (0..2).map(|_| session.checkout(soon).expect("a channel")).collect(); // one is a new one
+            kept.into_iter().for_each(Channel::check_in);
             drop(big(&client, BIG + 2)); // not pinned: the fork is over
             drop((first, second));
             overwrite_all_that_is_free(&witness);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use molt_ipc_shm::arena::{Arena, OWNER_NONE, OWNER_WORKER, owner_of_session};
 use molt_ipc_shm::cell::{self, CellState};
+use molt_ipc_shm::checkout::{self, Use};
 use molt_ipc_shm::frame::{self, Codec, Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use molt_ipc_shm::handshake::{Hello, Leave, MESSAGE_MAX, Opened, Welcome, message};
 use molt_ipc_shm::layout::{
@@ -25,6 +26,7 @@ const LAYOUT_SOURCE: &str = include_str!("../src/layout.rs");
 const FRAME_SOURCE: &str = include_str!("../src/frame.rs");
 const HANDSHAKE_SOURCE: &str = include_str!("../src/handshake.rs");
 const CELL_SOURCE: &str = include_str!("../src/cell.rs");
+const CHECKOUT_SOURCE: &str = include_str!("../src/checkout.rs");
 const OUTCOME_SOURCE: &str = include_str!("../src/outcome.rs");
 
 type Table = Vec<Vec<String>>;
@@ -194,7 +196,7 @@ fn slots_lie_as_documented() {
     let bitmap = (session::BYTES - session::RELEASED) as u64;
     assert_slot("session slot", "session", fields, &["bytes"], &[("released", bitmap)]);
 
-    let fields = named!(channel: WORD, SESSION, REQUEST_HEAD, REQUEST_TAIL, RESPONSE_HEAD, RESPONSE_TAIL, RESPONSE_SLEEP, ROOM_SLEEP);
+    let fields = named!(channel: WORD, SESSION, REQUEST_HEAD, REQUEST_TAIL, RESPONSE_HEAD, RESPONSE_TAIL, RESPONSE_SLEEP, ROOM_SLEEP, CHECKOUT);
     assert_slot("channel slot", "channel", fields, &["bytes"], &[]);
 
     let fields = named!(supervision: PID, RESTARTS, IN_A_ROW, LAST_END, LAST_END_NS, NEXT_START_NS);
@@ -326,6 +328,11 @@ fn outcomes_and_states_are_numbered_as_documented() {
         variants(LAYOUT_SOURCE, "SlotState").into_iter().zip(states.map(|state| state as u64)).collect();
     assert_eq!((named.len(), values(LAYOUT, "slot states")), (states.len(), named.clone()));
 
+    let states = [Use::InUse, Use::Idle, Use::Wanted, Use::TakenBack];
+    let named: BTreeMap<String, u64> =
+        variants(CHECKOUT_SOURCE, "Use").into_iter().zip(states.map(|state| state as u64)).collect();
+    assert_eq!((named.len(), values(LAYOUT, "uses")), (states.len(), named.clone()));
+
     let states = [CellState::Free, CellState::Queued, CellState::Running, CellState::Done, CellState::Cancelled];
     let named: BTreeMap<String, u64> =
         variants(CELL_SOURCE, "CellState").into_iter().zip(states.map(|state| state as u64)).collect();
@@ -343,6 +350,13 @@ fn words_are_cut_as_documented() {
     cell::queue(&cell, 0x7777_1234_5678);
     let raw = cell.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((word["id"](raw), word["state"](raw), word.len()), (0x7777_1234_5678, CellState::Queued as u64, 2));
+
+    let word = bits(LAYOUT, "checkout word");
+    let used = molt_ipc_shm::word::Word64::new(0);
+    checkout::give(&used, 0x1234_5678_9abc);
+    assert!(checkout::check_in(&used, 0x1234_5678_9abc));
+    let raw = used.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((word["generation"](raw), word["state"](raw), word.len()), (0x1234_5678_9abc, Use::Idle as u64, 2));
 
     let geometry = Geometry { sessions: 4, channels: 1, entries: 1, ..Geometry::for_arena(1 << 20) };
     let file = tempfile::tempfile().unwrap();

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use arrow_buffer::alloc::Allocation;
 use molt_ipc_shm::arena::{Arena, OWNER_WORKER};
+use molt_ipc_shm::checkout;
 use molt_ipc_shm::client::{Channel, Payload, Reply, Request, Session};
 use molt_ipc_shm::frame::{Handle, ResponseHead, kind, response_flag};
 use molt_ipc_shm::handshake::{self, Opened, Welcome, message};
-use molt_ipc_shm::layout::{PAGE, entry};
+use molt_ipc_shm::layout::{PAGE, channel, entry};
 use molt_ipc_shm::ring::RingPlace;
 use molt_ipc_shm::{Outcome, Segment, table};
 
@@ -137,6 +138,10 @@ impl Hostile {
         let (bell, theirs) = UnixStream::pair().expect("a doorbell");
         theirs.set_nonblocking(true).expect("a doorbell");
         let opened = Opened { channel: number, reserved: 0, generation: input.u8() as u64 };
+        if number < self.segment.geometry.channels {
+            let at = self.segment.geometry.channel(number) + channel::CHECKOUT;
+            checkout::give(self.segment.map.u64(at), opened.generation);
+        }
         let with = (input.u8() < 240).then_some(theirs.as_fd());
         let _ = handshake::send(self.socket.as_fd(), message::CHANNEL, &opened.encode(), with);
         self.doorbells.push(bell);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::bell;
 use crate::cell::{self, CellState};
+use crate::checkout;
 use crate::doorbell::{self, Woken};
 use crate::frame::{Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use crate::layout::channel;
@@ -20,6 +21,9 @@ use super::holdings::ClientBlock;
 use super::parts::Parts;
 use super::request::{Body, Failure, Reply, Request};
 use super::session::{GRACE_NS, Session};
+
+/// A client that waits for room looks so often whether an answer has made a cell free.
+const LOOK_FOR_CELLS_EVERY: Duration = Duration::from_millis(5);
 
 /// A request in flight on this channel.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ struct Open {
 pub struct Channel {
     session: Arc<Session>,
     index: u32,
+    generation: u64,
     /// There until the channel is dropped.
     bell: Option<OwnedFd>,
     /// Reads of the bell end by themselves.
@@ -50,6 +55,12 @@ pub struct Channel {
     spin: SpinBudget,
     /// Why nothing more can come through it.
     broken: Option<String>,
+    /// Its session counts it as in use.
+    pub(super) checked_out: bool,
+    /// The worker does not take it back: see `checkout`.
+    held: bool,
+    /// When it was last used, CLOCK_MONOTONIC nanoseconds.
+    used_ns: u64,
 }
 
 /// How a wait ended.
@@ -66,8 +77,8 @@ pub enum Waited {
 /// Why a frame was not committed.
 #[derive(Debug)]
 pub enum NotSubmitted {
-    /// No room in the ring, or no free cell: something must be answered first.
-    Full,
+    /// No room in the ring for a frame of so many bytes, or no free cell: something must be answered first.
+    Full(usize),
     /// It cannot be sent at all.
     Failed(Failure),
 }
@@ -79,7 +90,7 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    pub(super) fn new(session: Arc<Session>, index: u32, bell: OwnedFd) -> Self {
+    pub(super) fn new(session: Arc<Session>, index: u32, generation: u64, bell: OwnedFd) -> Self {
         let (map, geometry) = (&session.segment.map, session.segment.geometry);
         Self {
             requests: Producer::new(map.clone(), RingPlace::of_requests(&geometry, index)),
@@ -88,12 +99,16 @@ impl Channel {
             free_cells: (0..geometry.cells_per_channel).rev().collect(),
             session,
             index,
+            generation,
             limited: bell::limit_reads(bell.as_fd()).is_ok(),
             bell: Some(bell),
             frame: Vec::new(),
             ticket: 0,
             spin: SpinBudget::client(),
             broken: None,
+            checked_out: false,
+            held: true,
+            used_ns: now_ns(),
         }
     }
 
@@ -111,6 +126,27 @@ impl Channel {
     pub fn check_in(self) {
         let session = self.session.clone();
         session.check_in(self);
+    }
+
+    /// About to be used; `false`: the worker has taken it back.
+    pub(super) fn take_up(&mut self) -> bool {
+        self.held = self.held || checkout::check_out(self.word(channel::CHECKOUT), self.generation);
+        self.held
+    }
+
+    /// Not used any more, unless answers are still to come; `false`: the worker wants it back.
+    pub(super) fn lay_down(&mut self) -> bool {
+        if self.in_flight() > 0 {
+            return true;
+        }
+        let kept = checkout::check_in(self.word(channel::CHECKOUT), self.generation);
+        self.held &= !kept;
+        kept
+    }
+
+    /// When it was last used, CLOCK_MONOTONIC nanoseconds.
+    pub(super) fn used_ns(&self) -> u64 {
+        self.used_ns
     }
 
     fn word(&self, word: usize) -> &Word64 {
@@ -144,20 +180,22 @@ impl Channel {
         if let Some(failure) = self.session.silent_worker() {
             return Err(NotSubmitted::Failed(failure));
         }
-        let Some(cell_index) = self.free_cells.last().copied() else { return Err(NotSubmitted::Full) };
-        // Asked before a long payload is copied into the arena: while the ring is full this is tried again and again.
-        if let Ok(false) = self.requests.fits(self.session.segment.geometry.ring_bytes as usize / 8, 0) {
-            return Err(NotSubmitted::Full);
-        }
-        let parts = Parts::place(&self.session, request).map_err(NotSubmitted::Failed)?;
-        let id = Session::next_id();
+        let mut parts = Parts::plan(&self.session, request).map_err(NotSubmitted::Failed)?;
         let len = parts.len(request);
+        let Some(cell_index) = self.free_cells.last().copied() else { return Err(NotSubmitted::Full(len)) };
+        // Asked before anything is copied into the arena: while the ring is full this is tried again and again.
+        if let Ok(false) = self.requests.fits(len, 0) {
+            return Err(NotSubmitted::Full(len));
+        }
+        parts.place(&self.session, request).map_err(NotSubmitted::Failed)?;
+        let id = Session::next_id();
+        self.used_ns = now_ns();
         let head = RequestHead {
             len: len as u32,
             kind: kind::REQUEST,
             id,
             deadline_ns,
-            sent_ns: now_ns(),
+            sent_ns: self.used_ns,
             cell: cell_index,
             flags: parts.flags,
             codec: request.codec,
@@ -179,7 +217,7 @@ impl Channel {
                 cell::submit(cell, id, room, &frame);
                 None
             }
-            Ok(None) => return Err(NotSubmitted::Full),
+            Ok(None) => return Err(NotSubmitted::Full(len)),
             Err(fault) => Some(fault.to_string()),
         };
         if let Some(what) = broken {
@@ -195,37 +233,48 @@ impl Channel {
         Ok(id)
     }
 
-    /// The same, waiting for room until the deadline.
-    pub fn submit_waiting(&mut self, request: &Request<'_>, deadline_ns: u64) -> Result<u64, Failure> {
+    /// The same, waiting for room for a tenth of a second at most. `None`: there is none yet, or a signal arrived.
+    pub fn submit_within(&mut self, request: &Request<'_>, deadline_ns: u64) -> Result<Option<u64>, Failure> {
+        let mut ends = None;
         loop {
-            match self.submit(request, deadline_ns) {
-                Ok(id) => return Ok(id),
+            let len = match self.submit(request, deadline_ns) {
+                Ok(id) => return Ok(Some(id)),
                 Err(NotSubmitted::Failed(failure)) => return Err(failure),
-                Err(NotSubmitted::Full) => {
-                    if !self.session.segment.is_serving() {
-                        let name = &self.session.segment.name;
-                        let text = format!("the worker of {name} is stopping; this request was not sent");
-                        return Err(Failure { submitted: true, ..Failure::new(Outcome::Unavailable, text) });
-                    }
-                    let now = now_ns();
-                    if now >= deadline_ns {
-                        let text = "the channel stayed full until the deadline: the worker takes no requests";
-                        return Err(Failure::new(Outcome::Timeout, text));
-                    }
-                    self.ticket += 1;
-                    let place = self.session.segment.geometry.channel(self.index) + channel::ROOM_SLEEP;
-                    let longest = Duration::from_nanos(deadline_ns - now);
-                    let map = self.session.segment.map.clone();
-                    let Self { requests, free_cells, bell, .. } = self;
-                    let room = || !matches!(requests.fits(4096, 0), Ok(false)) && !free_cells.is_empty();
-                    // Not long: no bell rings for a cell that became free.
-                    let wait = || bell::wait(bell_of(bell), longest.min(Duration::from_millis(5)));
-                    let woken = doorbell::sleep(map.u64(place), self.ticket, room, wait);
-                    self.note_wake(woken);
-                    self.drop_late_answers();
-                }
+                Err(NotSubmitted::Full(len)) => len,
+            };
+            if !self.session.segment.is_serving() {
+                let name = &self.session.segment.name;
+                let text = format!("the worker of {name} is stopping; this request was not sent");
+                return Err(Failure { submitted: true, ..Failure::new(Outcome::Unavailable, text) });
+            }
+            let now = now_ns();
+            if now >= deadline_ns {
+                let text = "the channel stayed full until the deadline: the worker takes no requests";
+                return Err(Failure::new(Outcome::Timeout, text));
+            }
+            let slice_ends = *ends.get_or_insert(now + bell::LONGEST_SLEEP.as_nanos() as u64);
+            let left = slice_ends.min(deadline_ns).saturating_sub(now);
+            if left == 0 || self.wait_for_room(len, Duration::from_nanos(left)) == Woken::Interrupted {
+                self.session.look_for_scans();
+                return Ok(None);
             }
         }
+    }
+
+    /// Waits until a frame of so many bytes has room, not long.
+    fn wait_for_room(&mut self, len: usize, longest: Duration) -> Woken {
+        self.ticket += 1;
+        let place = self.session.segment.geometry.channel(self.index) + channel::ROOM_SLEEP;
+        let map = self.session.segment.map.clone();
+        let Self { requests, free_cells, bell, .. } = self;
+        let room = || !matches!(requests.fits(len, 0), Ok(false)) && !free_cells.is_empty();
+        // No bell rings for a cell that became free.
+        let wait = || bell::wait(bell_of(bell), longest.min(LOOK_FOR_CELLS_EVERY));
+        let woken = doorbell::sleep(map.u64(place), self.ticket, room, wait);
+        let how = woken.as_ref().map_or(Woken::Look, |woken| *woken);
+        self.note_wake(woken);
+        self.drop_late_answers();
+        how
     }
 
     /// Waits for one request's answer, at most until a little after its deadline.
@@ -437,6 +486,9 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
+        if self.checked_out {
+            self.session.no_longer_in_use();
+        }
         // The worker may still be reading what these requests carry.
         self.open.iter().flatten().flat_map(|open| &open.blocks).for_each(|block| block.abandon());
         let Some(bell) = self.bell.take() else { return };

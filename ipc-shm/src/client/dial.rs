@@ -19,7 +19,7 @@ use crate::handshake::{self, Inbox, Message, message};
 use crate::nameless;
 use crate::segment::Segment;
 
-use super::line::receive;
+use super::line::receive_through;
 use super::request::Failure;
 
 /// Connects without waiting: a worker that hangs lets its queue fill, and who waits there waits for ever.
@@ -62,7 +62,7 @@ fn cannot(path: &Path, what: &str, error: &dyn std::fmt::Display) -> Failure {
 pub(crate) fn look(path: &Path, until: Instant) -> Result<(Segment, UnixStream), Failure> {
     let stream = ask(path)?;
     let mut inbox = Inbox::default();
-    let answer = receive(&stream, &mut inbox, message::SEGMENT, until);
+    let answer = receive_through(&stream, &mut inbox, message::SEGMENT, until);
     let answer = answer.map_err(|error| error.about(&|what, error| cannot(path, what, error)))?;
     Ok((segment_of(answer, path)?, stream))
 }

@@ -68,7 +68,7 @@ impl LoopChannel {
         let deadline = self.channel.session().deadline(request);
         match self.channel.submit(request, deadline) {
             Ok(id) => Submitted::Id(id),
-            Err(NotSubmitted::Full) => Submitted::Full,
+            Err(NotSubmitted::Full(_)) => Submitted::Full,
             Err(NotSubmitted::Failed(failure)) if self.channel.is_broken() => Submitted::Gone(failure),
             Err(NotSubmitted::Failed(failure)) => Submitted::Refused(failure),
         }

@@ -55,8 +55,11 @@ impl Line {
         loop {
             let due = self.owed.front().copied().unwrap_or(wanted);
             let answer = receive(&self.stream, &mut self.inbox, due, until);
-            if matches!(&answer, Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut) {
-                return answer;
+            match &answer {
+                Err(HandshakeError::TimedOut) => return answer,
+                Err(HandshakeError::Interrupted) if any => return answer,
+                Err(HandshakeError::Interrupted) => continue, // a fork waits for its pin
+                _ => {}
             }
             self.owed.pop_front();
             if due == wanted && (any || self.owed.is_empty()) {
@@ -76,6 +79,10 @@ impl Line {
 #[derive(Debug)]
 pub(super) enum HandshakeError {
     Refused(Outcome, String),
+    /// It may still come.
+    TimedOut,
+    /// A signal arrived; it may still come.
+    Interrupted,
     Broken(io::Error),
 }
 
@@ -84,6 +91,8 @@ impl HandshakeError {
     pub fn about(self, cannot: &dyn Fn(&str, &dyn std::fmt::Display) -> Failure) -> Failure {
         match self {
             Self::Refused(outcome, text) => Failure::new(outcome, text),
+            Self::TimedOut => cannot("its answer", &"none came in time"),
+            Self::Interrupted => cannot("its answer", &"a signal arrived before it"),
             Self::Broken(error) => cannot("its answer", &error),
         }
     }
@@ -104,12 +113,13 @@ pub(super) fn receive(
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(broken(io::ErrorKind::TimedOut.into()));
+            return Err(HandshakeError::TimedOut);
         }
         let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
         let left = PollTimeout::try_from(left.as_millis().min(60_000) as i32 + 1).unwrap_or(PollTimeout::ZERO);
         match poll(&mut polled, left) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => return Err(HandshakeError::Interrupted),
             Err(errno) => return Err(broken(errno.into())),
         }
     };
@@ -125,6 +135,21 @@ pub(super) fn receive(
             Err(HandshakeError::Broken(io::Error::new(io::ErrorKind::InvalidData, what)))
         }
         Received::Closed => Err(HandshakeError::Broken(io::ErrorKind::ConnectionReset.into())),
-        Received::Nothing => Err(HandshakeError::Broken(io::ErrorKind::TimedOut.into())),
+        Received::Nothing => Err(HandshakeError::TimedOut),
+    }
+}
+
+/// The same, through whatever signals arrive: for waits of a second at most.
+pub(super) fn receive_through(
+    stream: &UnixStream,
+    inbox: &mut Inbox,
+    kind: u32,
+    until: Instant,
+) -> Result<Message, HandshakeError> {
+    loop {
+        match receive(stream, inbox, kind, until) {
+            Err(HandshakeError::Interrupted) => {}
+            received => return received,
+        }
     }
 }

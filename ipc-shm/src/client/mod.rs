@@ -13,6 +13,7 @@ mod greeting;
 mod holdings;
 mod line;
 mod parts;
+mod pool;
 mod request;
 mod retries;
 mod seek;
@@ -103,11 +104,21 @@ pub const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// waited for again or cancelled.
 #[derive(Debug)]
 pub struct Pending {
-    /// Where it was sent; `None`: there is no worker yet.
-    sent: Option<(Channel, u64)>,
+    stage: Stage,
     /// What to send, again if the worker is lost meanwhile.
     request: OwnedRequest,
     tries: Tries,
+}
+
+/// How far a call has come.
+#[derive(Debug)]
+enum Stage {
+    /// There is no worker yet, or no channel to it.
+    Seeking,
+    /// The channel has no room for it yet.
+    Waiting(Channel),
+    /// On its way under this id.
+    Sent(Channel, u64),
 }
 
 /// What has become of a call so far.
@@ -135,6 +146,12 @@ pub enum Called {
 impl Tries {
     fn new() -> Self {
         Self { began_ns: now_ns(), sent: 0, patience: None, failed: None, pause: FIRST_PAUSE }
+    }
+
+    /// It was handed to a worker, or could not be.
+    fn count(&mut self, budget: &RetryBudget) {
+        self.sent += 1;
+        budget.count_sent();
     }
 
     /// `timeout`: asked when there is first need of it.
@@ -324,108 +341,122 @@ impl Client {
     /// Calls an entry and waits. A request that provably never ran is sent again to the worker's successor; one that may
     /// have run once more, if it is idempotent. All within the one deadline.
     pub fn call(&self, request: &Request<'_>) -> Result<Called, Failure> {
-        self.go_on(request, Tries::new())
-    }
-
-    fn go_on(&self, request: &Request<'_>, mut tries: Tries) -> Result<Called, Failure> {
-        loop {
-            let found = match self.present() {
-                Some(session) => Ok(Some(session)),
-                None => self.find(tries.patience(|| self.timeout_of(request)), LONGEST_SLEEP),
-            };
-            let session = match found {
-                Ok(Some(session)) => session,
-                Ok(None) => {
-                    let request = OwnedRequest::of(request, &[]);
-                    return Ok(Called::Interrupted(Box::new(Pending { sent: None, request, tries })));
-                }
-                Err(failure) => return Err(tries.told(failure)),
-            };
-            let deadline = session.deadline_from(tries.began_ns, request);
-            tries.sent += 1;
-            self.retries.count_sent();
-            let mut failure = match self.attempt(&session, request, deadline) {
-                Attempted::Reply(reply) => return Ok(Called::Reply(reply, tries.sent > 1)),
-                Attempted::Interrupted(channel, id) => {
-                    let request = OwnedRequest::of(request, channel.blocks_of(id));
-                    return Ok(Called::Interrupted(Box::new(Pending { sent: Some((channel, id)), request, tries })));
-                }
-                Attempted::Failed(failure) => failure,
-            };
-            if !tries.again(&self.retries, request, &mut failure, deadline) {
-                return Err(tries.told(failure));
+        let mut tries = Tries::new();
+        Ok(match self.go_on(request, &mut tries, Stage::Seeking)? {
+            Attempted::Reply(reply) => Called::Reply(reply, tries.sent > 1),
+            Attempted::Interrupted(stage) => {
+                let blocks = match &stage {
+                    Stage::Sent(channel, id) => channel.blocks_of(*id),
+                    Stage::Seeking | Stage::Waiting(_) => &[],
+                };
+                let request = OwnedRequest::of(request, blocks);
+                Called::Interrupted(Box::new(Pending { stage, request, tries }))
             }
-        }
-    }
-
-    fn attempt(&self, session: &Arc<Session>, request: &Request<'_>, deadline: u64) -> Attempted {
-        let mut channel = match session.checkout(deadline) {
-            Ok(channel) => channel,
-            Err(failure) => return Attempted::Failed(failure),
-        };
-        let id = match channel.submit_waiting(request, deadline) {
-            Ok(id) => id,
-            Err(failure) => {
-                channel.check_in();
-                return Attempted::Failed(failure);
-            }
-        };
-        match self.settle(&mut channel, id) {
-            None => Attempted::Interrupted(channel, id),
-            Some(settled) => {
-                channel.check_in();
-                settled.map_or_else(Attempted::Failed, Attempted::Reply)
-            }
-        }
+        })
     }
 
     /// Waits on for an interrupted call.
     pub fn resume(&self, mut pending: Box<Pending>) -> Result<Called, Failure> {
-        if let Some((channel, id)) = &mut pending.sent {
-            let deadline = channel.deadline_of(*id).unwrap_or_else(now_ns);
-            let Some(settled) = self.settle(channel, *id) else { return Ok(Called::Interrupted(pending)) };
-            let Pending { sent, request, mut tries } = *pending;
-            sent.into_iter().for_each(|(channel, _)| channel.check_in());
-            return match settled {
-                Ok(reply) => Ok(Called::Reply(reply, tries.sent > 1)),
-                Err(mut failure) => {
-                    request.with(|request| match tries.again(&self.retries, request, &mut failure, deadline) {
-                        true => self.go_on(request, tries),
-                        false => Err(tries.told(failure)),
-                    })
+        let Pending { stage, request, tries } = &mut *pending;
+        let stage = std::mem::replace(stage, Stage::Seeking);
+        Ok(match request.with(|request| self.go_on(request, tries, stage))? {
+            Attempted::Reply(reply) => Called::Reply(reply, tries.sent > 1),
+            Attempted::Interrupted(stage) => {
+                pending.stage = stage;
+                Called::Interrupted(pending)
+            }
+        })
+    }
+
+    /// Goes on with a call from wherever it is, until it is answered, has failed for good, or a tenth of a second has passed.
+    fn go_on(&self, request: &Request<'_>, tries: &mut Tries, mut stage: Stage) -> Result<Attempted, Failure> {
+        loop {
+            let (deadline, attempted) = match stage {
+                Stage::Sent(channel, id) => (channel.deadline_of(id).unwrap_or_else(now_ns), self.settle(channel, id)),
+                Stage::Waiting(channel) => {
+                    let deadline = channel.session().deadline_from(tries.began_ns, request);
+                    (deadline, self.send(channel, request, tries, deadline))
+                }
+                Stage::Seeking => {
+                    let found = match self.present() {
+                        Some(session) => Ok(Some(session)),
+                        None => self.find(tries.patience(|| self.timeout_of(request)), LONGEST_SLEEP),
+                    };
+                    let session = match found {
+                        Ok(Some(session)) => session,
+                        Ok(None) => return Ok(Attempted::Interrupted(Stage::Seeking)),
+                        Err(failure) => return Err(tries.told(failure)),
+                    };
+                    let deadline = session.deadline_from(tries.began_ns, request);
+                    let attempted = match session.checkout_within(deadline, LONGEST_SLEEP) {
+                        Ok(Some(channel)) => self.send(channel, request, tries, deadline),
+                        Ok(None) => return Ok(Attempted::Interrupted(Stage::Seeking)),
+                        Err(failure) => {
+                            tries.count(&self.retries);
+                            Err(failure)
+                        }
+                    };
+                    (deadline, attempted)
                 }
             };
-        }
-        let Pending { request, tries, .. } = &mut *pending;
-        match self.find(tries.patience(|| request.with(|request| self.timeout_of(request))), LONGEST_SLEEP) {
-            Ok(None) => Ok(Called::Interrupted(pending)),
-            Ok(Some(_)) => {
-                let Pending { request, tries, .. } = *pending;
-                request.with(|request| self.go_on(request, tries))
+            let mut failure = match attempted {
+                Ok(attempted) => return Ok(attempted),
+                Err(failure) => failure,
+            };
+            if !tries.again(&self.retries, request, &mut failure, deadline) {
+                return Err(tries.told(failure));
             }
-            Err(failure) => Err(pending.tries.told(failure)),
+            stage = Stage::Seeking;
         }
     }
 
-    /// Waits for an answer; `None`: interrupted.
-    fn settle(&self, channel: &mut Channel, id: u64) -> Option<Result<Reply, Failure>> {
-        match channel.wait(id) {
+    /// Sends the request as soon as the channel has room, and waits for its answer.
+    fn send(
+        &self,
+        mut channel: Channel,
+        request: &Request<'_>,
+        tries: &mut Tries,
+        deadline: u64,
+    ) -> Result<Attempted, Failure> {
+        match channel.submit_within(request, deadline) {
+            Ok(None) => Ok(Attempted::Interrupted(Stage::Waiting(channel))),
+            Ok(Some(id)) => {
+                tries.count(&self.retries);
+                self.settle(channel, id)
+            }
+            Err(failure) => {
+                tries.count(&self.retries);
+                channel.check_in();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Waits for an answer.
+    fn settle(&self, mut channel: Channel, id: u64) -> Result<Attempted, Failure> {
+        let settled = match channel.wait(id) {
             // A worker that refuses because it stops is as good as gone: its successor is looked up.
             Waited::Reply(reply) if reply.outcome == Outcome::Unavailable => {
                 self.forget(channel.session());
-                Some(Err(reply.into_failure()))
+                Err(reply.into_failure())
             }
-            Waited::Reply(reply) => Some(Ok(reply)),
-            Waited::Failed(failure) => Some(Err(failure)),
-            Waited::Interrupted => None,
-        }
+            Waited::Reply(reply) => Ok(Attempted::Reply(reply)),
+            Waited::Failed(failure) => Err(failure),
+            Waited::Interrupted => return Ok(Attempted::Interrupted(Stage::Sent(channel, id))),
+        };
+        channel.check_in();
+        settled
     }
 
     /// Takes an interrupted call back.
     pub fn cancel(&self, pending: Box<Pending>) {
-        if let Some((mut channel, id)) = pending.sent {
-            channel.abandon(id);
-            channel.check_in();
+        match pending.stage {
+            Stage::Seeking => {}
+            Stage::Waiting(channel) => channel.check_in(),
+            Stage::Sent(mut channel, id) => {
+                channel.abandon(id);
+                channel.check_in();
+            }
         }
     }
 
@@ -460,11 +491,10 @@ impl Client {
     }
 }
 
-/// A request's way through one worker.
+/// How far a call came without failing.
 enum Attempted {
     Reply(Reply),
-    Failed(Failure),
-    Interrupted(Channel, u64),
+    Interrupted(Stage),
 }
 
 /// This thread looks for the worker, for all threads of the process; they wait until it is dropped.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::Outcome;
-use crate::frame::{NAME_MAX, RequestHead, request_flag};
+use crate::frame::{Handle, NAME_MAX, RequestHead, request_flag};
 use crate::trace::TraceContext;
 
 use super::holdings::ClientBlock;
@@ -13,25 +13,29 @@ use super::session::Session;
 /// Params longer than this travel in the arena.
 pub(super) const INLINE_PARAMS: usize = 2048;
 
-/// A request's variable parts, placed.
+/// A request's variable parts: planned, so that it is known how long the frame will be, then placed.
 pub(super) struct Parts<'a> {
     pub flags: u16,
     pub params: &'a [u8],
     pub names: String,
+    /// Of what lies in the arena; empty until it is placed.
     pub handles: Vec<u8>,
+    /// How many there will be.
+    planned: usize,
     pub payload: &'a [u8],
     pub blocks: Vec<Arc<ClientBlock>>,
     pub trace: Option<[u8; TraceContext::BYTES]>,
 }
 
 impl<'a> Parts<'a> {
-    /// Puts into the arena what is too long for the ring.
-    pub fn place(session: &Arc<Session>, request: &Request<'a>) -> Result<Self, Failure> {
+    /// Decides what travels in the frame and what is too long for it.
+    pub fn plan(session: &Arc<Session>, request: &Request<'a>) -> Result<Self, Failure> {
         let mut parts = Parts {
             flags: if session.is_idempotent(request) { request_flag::IDEMPOTENT } else { 0 },
             params: request.params,
             names: String::new(),
             handles: Vec::new(),
+            planned: 0,
             payload: &[],
             blocks: Vec::new(),
             trace: request.trace.map(|trace| trace.encode()),
@@ -47,7 +51,7 @@ impl<'a> Parts<'a> {
         if request.params.len() > INLINE_PARAMS {
             parts.flags |= request_flag::PARAMS_HANDLE;
             parts.params = &[];
-            parts.add(copied(session, request.params)?);
+            parts.planned += 1;
         }
         let most_inline = session.segment.geometry.ring_bytes as usize / 8;
         match request.payload {
@@ -56,22 +60,17 @@ impl<'a> Parts<'a> {
                 if parts.len(request) > most_inline {
                     parts.payload = &[];
                     parts.flags |= request_flag::HANDLES;
-                    parts.add(copied(session, bytes)?);
+                    parts.planned += 1;
                 }
             }
-            Payload::Block(block) => {
+            Payload::Block(_) => {
                 parts.flags |= request_flag::HANDLES;
-                parts.add(in_session(session, block)?);
+                parts.planned += 1;
             }
             Payload::Tables(tables) => {
                 parts.flags |= request_flag::NAMED;
-                for (name, block) in tables {
-                    if !parts.names.is_empty() {
-                        parts.names.push('\0');
-                    }
-                    parts.names.push_str(name);
-                    parts.add(in_session(session, block)?);
-                }
+                parts.names = tables.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("\0");
+                parts.planned += tables.len();
                 let most = session.segment.geometry.ring_bytes as usize / 2;
                 if parts.len(request) > most {
                     let count = tables.len();
@@ -81,6 +80,28 @@ impl<'a> Parts<'a> {
             }
         }
         Ok(parts)
+    }
+
+    /// Puts into the arena what is too long for the ring.
+    pub fn place(&mut self, session: &Arc<Session>, request: &Request<'_>) -> Result<(), Failure> {
+        if self.planned == 0 {
+            return Ok(());
+        }
+        if self.flags & request_flag::PARAMS_HANDLE != 0 {
+            self.add(copied(session, request.params)?);
+        }
+        match request.payload {
+            Payload::Bytes(bytes) if self.flags & request_flag::HANDLES != 0 => self.add(copied(session, bytes)?),
+            Payload::Bytes(_) => {}
+            Payload::Block(block) => self.add(in_session(session, block)?),
+            Payload::Tables(tables) => {
+                for (_, block) in tables {
+                    self.add(in_session(session, block)?);
+                }
+            }
+        }
+        debug_assert_eq!(self.handles.len(), self.planned * Handle::BYTES);
+        Ok(())
     }
 
     fn add(&mut self, block: Arc<ClientBlock>) {
@@ -93,13 +114,13 @@ impl<'a> Parts<'a> {
         self.trace.as_ref().map_or(&[], |trace| trace)
     }
 
-    /// Bytes of the frame.
+    /// Bytes of the frame, placed or not.
     pub fn len(&self, request: &Request<'_>) -> usize {
         RequestHead::BYTES
             + request.entry.len()
             + self.params.len()
             + self.names.len()
-            + self.handles.len()
+            + self.planned * Handle::BYTES
             + self.payload.len()
             + self.trace().len()
     }

@@ -440,3 +440,22 @@ pub(super) fn hear(line: &UnixStream, inbox: &mut Inbox, until: Instant) -> Hear
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 38: clients that all look at the same moment do not go on looking at the same moments.
+    #[test]
+    fn pauses_are_spread_evenly_over_as_long_as_they_are() {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let mut tenths = [0; 10];
+        for _ in 0..2000 {
+            let pause = jittered(PAUSE);
+            assert!(pause >= PAUSE / 2 && pause < PAUSE * 3 / 2, "{pause:?}");
+            tenths[((pause - PAUSE / 2).as_nanos() * 10 / PAUSE.as_nanos()) as usize] += 1;
+        }
+        // 200 in each on the average; 80 less is six standard deviations away.
+        assert!(tenths.iter().all(|count| (120..=280).contains(count)), "{tenths:?}");
+    }
+}

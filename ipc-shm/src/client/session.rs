@@ -1,7 +1,6 @@
 //! A process's session with one worker: its socket, its pool of channels, its blocks and leases.
 
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -12,10 +11,11 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
+use crate::bell::LONGEST_SLEEP;
 use crate::block::{Block, Blocks, NoBlock};
 use crate::frame::Handle;
 use crate::handshake::{Inbox, Message, Opened};
-use crate::os::now_ns;
+use crate::os::{most_descriptors, now_ns};
 use crate::pulse::Pulse;
 use crate::segment::Segment;
 use crate::{Address, Outcome, lease};
@@ -27,6 +27,7 @@ use super::forks;
 use super::greeting::{Greeted, Greeting};
 use super::holdings::{ClientBlock, Lease};
 use super::line::{HandshakeError, Line, Question};
+use super::pool::Pool;
 use super::request::{Failure, Request};
 use super::seek::{Patience, Seeker, Sought};
 
@@ -60,13 +61,13 @@ pub struct Session {
     entries: Arc<Entries>,
 }
 
-#[derive(Debug, Default)]
-struct Pool {
-    idle: Vec<Channel>,
-    open: usize,
-    closed: bool,
-    /// Threads that wait for a channel to come back: telling nobody would be a system call for every request.
-    waiting: usize,
+/// Why the worker gave no channel.
+enum NoChannel {
+    /// It has not answered yet, or a signal arrived.
+    NotYet,
+    /// Perhaps later.
+    Refused(Failure),
+    Failed(Failure),
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -208,77 +209,143 @@ impl Session {
         NEXT_ID.fetch_add(1, Ordering::Relaxed) & crate::cell::ID_MASK
     }
 
-    /// A channel out of the pool; a new one if all are in use; if the worker has no more, the next that comes back.
+    /// A channel out of the pool; a new one if all are in use; if the worker has no more, the next that comes back here or
+    /// there. Waits until the deadline, through signals: for event loops, which wait half a second at most.
     pub fn checkout(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
-        let channel = self.take_channel(deadline_ns)?;
-        self.in_use.fetch_add(1, Ordering::Relaxed);
-        Ok(channel)
+        loop {
+            if let Some(channel) = self.checkout_within(deadline_ns, LONGEST_SLEEP)? {
+                return Ok(channel);
+            }
+        }
+    }
+
+    /// The same, waiting so long at most. `None`: there is none yet, or a signal arrived.
+    pub(super) fn checkout_within(
+        self: &Arc<Self>,
+        deadline_ns: u64,
+        longest: Duration,
+    ) -> Result<Option<Channel>, Failure> {
+        let found = match self.take_idle() {
+            Some(channel) => Some(channel),
+            None => self.wait_for_channel(deadline_ns, longest)?,
+        };
+        Ok(found.map(|channel| self.checked_out(channel)))
     }
 
     /// A channel that lies idle in the pool, if one does; asks nobody and waits for nothing.
     pub(super) fn checkout_idle(&self) -> Option<Channel> {
-        let idle = locked(&self.pool).idle.pop()?;
+        self.take_idle().map(|channel| self.checked_out(channel))
+    }
+
+    fn checked_out(&self, mut channel: Channel) -> Channel {
         self.in_use.fetch_add(1, Ordering::Relaxed);
-        Some(idle)
+        channel.checked_out = true;
+        channel
     }
 
     /// Channels that are checked out: threads of this process that wait, or event loops.
-    pub(super) fn channels_in_use(&self) -> usize {
+    pub fn channels_in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    fn take_channel(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
+    /// A checked-out channel comes back, or is closed.
+    pub(super) fn no_longer_in_use(&self) {
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A channel out of the pool that the worker has not taken back.
+    fn take_idle(&self) -> Option<Channel> {
         loop {
-            let (idle, closed) = {
-                let mut pool = locked(&self.pool);
-                // Late answers of abandoned requests wait in idle channels: reading them gives cells, blocks and leases back.
-                pool.idle.iter_mut().filter(|idle| idle.in_flight() > 0).for_each(Channel::drop_late_answers);
-                (pool.idle.pop(), pool.closed)
-            };
-            if let Some(channel) = idle {
-                return Ok(channel);
+            let mut channel = locked(&self.pool).take()?;
+            if channel.take_up() {
+                return Some(channel);
             }
-            if closed || self.is_dead() {
+            // Closed outside the lock: that takes it.
+        }
+    }
+
+    fn wait_for_channel(self: &Arc<Self>, deadline_ns: u64, longest: Duration) -> Result<Option<Channel>, Failure> {
+        let slice_ends = super::instant_of(deadline_ns).min(Instant::now() + longest);
+        loop {
+            if locked(&self.pool).closed || self.is_dead() {
                 let gone = unavailable(format!("the worker of {} is gone", self.segment.name));
                 return Err(Failure { submitted: true, ..gone });
             }
-            let refused = match self.open_channel(deadline_ns) {
-                Err(failure) if failure.outcome == Outcome::Busy && locked(&self.pool).open > 0 => failure,
-                other => return other,
-            };
+            if let Some(failure) = self.silent_worker() {
+                return Err(failure);
+            }
+            let may_ask = locked(&self.pool).may_ask();
+            if may_ask {
+                match self.ask_for_channel(slice_ends) {
+                    Ok(channel) => return Ok(Some(channel)),
+                    Err(NoChannel::NotYet) => return self.no_channel_yet(deadline_ns),
+                    Err(NoChannel::Refused(failure)) => locked(&self.pool).refused(failure),
+                    Err(NoChannel::Failed(failure)) => return Err(failure),
+                }
+            }
             let mut pool = locked(&self.pool);
             pool.waiting += 1;
-            let left = super::instant_of(deadline_ns).saturating_duration_since(Instant::now());
-            let (mut pool, timeout) = self
-                .returned
-                .wait_timeout_while(pool, left, |pool| pool.idle.is_empty() && !pool.closed)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let left = pool.ask_after.min(slice_ends).saturating_duration_since(Instant::now());
+            let waited = self.returned.wait_timeout_while(pool, left, |pool| pool.idle.is_empty() && !pool.closed);
+            let mut pool = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             pool.waiting -= 1;
             drop(pool);
-            if timeout.timed_out() {
-                return Err(refused);
+            if let Some(channel) = self.take_idle() {
+                return Ok(Some(channel));
+            }
+            if Instant::now() >= slice_ends {
+                return self.no_channel_yet(deadline_ns);
             }
         }
     }
 
-    /// Asks the worker for one more channel; it has until then to answer.
-    pub fn open_channel(self: &Arc<Self>, deadline_ns: u64) -> Result<Channel, Failure> {
-        let until = super::instant_of(deadline_ns);
+    /// A wait for a channel was in vain: the caller waits on, or is told what it was refused for.
+    fn no_channel_yet(&self, deadline_ns: u64) -> Result<Option<Channel>, Failure> {
+        self.look_for_scans();
+        if now_ns() < deadline_ns {
+            return Ok(None);
+        }
+        let name = &self.segment.name;
+        let text = format!("the worker of {name} gave no channel before the deadline; the request was never sent");
+        Err(locked(&self.pool).why_refused().unwrap_or_else(|| Failure::new(Outcome::Timeout, text)))
+    }
+
+    /// One more channel from the worker, which has until then to answer.
+    fn ask_for_channel(self: &Arc<Self>, until: Instant) -> Result<Channel, NoChannel> {
+        let cannot = |what: &str, error: &dyn fmt::Display| NoChannel::Failed(self.no_channel(what, error));
         let answer = match self.ask(Question::Channel, until) {
-            Err(HandshakeError::Broken(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(self.no_channel_in_time());
+            Ok(answer) => answer,
+            Err(HandshakeError::TimedOut | HandshakeError::Interrupted) => return Err(NoChannel::NotYet),
+            Err(HandshakeError::Refused(Outcome::Busy, text)) => {
+                return Err(NoChannel::Refused(Failure::new(Outcome::Busy, text)));
             }
-            answered => answered.map_err(|error| error.about(&|what, error| self.no_channel(what, error)))?,
+            Err(HandshakeError::Refused(outcome, text)) => return Err(NoChannel::Failed(Failure::new(outcome, text))),
+            Err(HandshakeError::Broken(error)) => return Err(cannot("its answer", &error)),
         };
-        let cannot = |what: &str, error: &dyn std::fmt::Display| self.no_channel(what, error);
         let opened = Opened::decode(answer.payload[..].try_into().map_err(|_| cannot("answer", &"its size"))?);
-        let bell: OwnedFd = answer.fd.ok_or_else(|| cannot("answer", &"no doorbell came with it"))?;
         if opened.channel >= self.segment.geometry.channels {
             return Err(cannot("answer", &format!("channel {}", opened.channel)));
         }
-        locked(&self.pool).open += 1;
+        // The kernel drops a descriptor for which the receiver has no room; the worker sees its end close.
+        let Some(bell) = answer.fd else { return Err(NoChannel::Refused(self.no_descriptor())) };
+        locked(&self.pool).opened();
         self.descriptors.add(bell.as_raw_fd());
-        Ok(Channel::new(self.clone(), opened.channel, bell))
+        Ok(Channel::new(self.clone(), opened.channel, opened.generation, bell))
+    }
+
+    /// This process has no room for a doorbell's descriptor.
+    fn no_descriptor(&self) -> Failure {
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let most = most_descriptors();
+        let (pid, name) = (self.pid, &self.segment.name);
+        let had = if open == 0 { "all".to_owned() } else { open.to_string() }; // 0: not even that folder could be opened
+        Failure::new(
+            Outcome::Busy,
+            format!(
+                "the worker of {name} gave a channel, and this process (pid {pid}) has no descriptor left for its \
+                 doorbell: {had} of {most} are open; hint: raise `ulimit -n`, or look for descriptors that are not closed"
+            ),
+        )
     }
 
     /// Asks the worker for something, and waits for the answer until then.
@@ -286,7 +353,7 @@ impl Session {
         let left = until.saturating_duration_since(Instant::now());
         let waited = self.line_back.wait_timeout_while(locked(&self.line), left, |line| line.is_none());
         let taken = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.take();
-        let Some(mut line) = taken else { return Err(HandshakeError::Broken(io::ErrorKind::TimedOut.into())) };
+        let Some(mut line) = taken else { return Err(HandshakeError::TimedOut) };
         let answer = line.ask(question, until);
         *locked(&self.line) = Some(line);
         self.line_back.notify_one();
@@ -307,7 +374,7 @@ impl Session {
         // Should the answer come too late, the worker finds nobody at the other end.
         match self.ask(Question::Pin(theirs.as_fd()), until) {
             Ok(_) => Ok(Some(pin)),
-            Err(HandshakeError::Broken(error)) if error.kind() != io::ErrorKind::TimedOut => Ok(None),
+            Err(HandshakeError::Broken(_)) => Ok(None),
             Err(error) => Err(error.about(&no_pin)),
         }
     }
@@ -325,23 +392,19 @@ impl Session {
         Failure { submitted: true, ..failure }
     }
 
-    fn no_channel_in_time(&self) -> Failure {
-        let name = &self.segment.name;
-        let text = format!("the worker of {name} gave no channel before the deadline; the request was never sent");
-        Failure::new(Outcome::Timeout, text)
-    }
-
-    /// Puts a channel back.
-    pub(super) fn check_in(&self, channel: Channel) {
-        self.in_use.fetch_sub(1, Ordering::Relaxed);
+    /// Puts a channel back, or closes it: it is of no use any more, the worker wants it for others, or it is one too many.
+    pub(super) fn check_in(&self, mut channel: Channel) {
+        self.no_longer_in_use();
+        channel.checked_out = false;
         let mut pool = locked(&self.pool);
-        if pool.closed || self.is_dead() || channel.is_broken() {
-            drop(pool); // the channel may be the last to hold the session
+        if pool.closed || self.is_dead() || channel.is_broken() || !channel.lay_down() {
+            drop(pool); // the channel takes the lock, and may be the last to hold the session
             return;
         }
-        pool.idle.push(channel);
+        let surplus = pool.put(channel);
         let awaited = pool.waiting > 0;
         drop(pool);
+        drop(surplus);
         if awaited {
             self.returned.notify_one();
         }
@@ -401,9 +464,6 @@ impl Session {
 
     /// Forgets a channel that is being closed.
     pub(super) fn channel_closed(&self, bell: RawFd) {
-        let mut pool = locked(&self.pool);
-        pool.open = pool.open.saturating_sub(1);
-        drop(pool);
         self.descriptors.remove(bell);
     }
 }

@@ -6,6 +6,7 @@
 mod former;
 mod host;
 mod inflight;
+mod lines;
 mod listener;
 mod peer;
 mod pins;
@@ -13,6 +14,7 @@ mod poller;
 mod readers;
 mod resident;
 mod sessions;
+mod stall;
 mod stop;
 
 pub use former::Former;

@@ -25,10 +25,12 @@ use crate::stats;
 use super::former::Former;
 use super::host::Host;
 use super::inflight::{Answer, Inflight};
+use super::lines::Line;
 use super::listener::{Listener, StartError};
 use super::peer::Peer;
 use super::pins::Pin;
-use super::sessions::{Line, Session};
+use super::sessions::Session;
+use super::stall::Stall;
 use super::stop::Stop;
 
 /// What runs the requests.
@@ -59,8 +61,7 @@ pub struct Poller {
     due: Vec<u32>,
     /// Channels whose bit told of requests: it may have told of cancelled ones too.
     unasked: Vec<u32>,
-    /// Lines that are stalled.
-    pub(super) stalled: usize,
+    pub(super) stall: Stall,
     ticket: u64,
     spin: SpinBudget,
     /// Accepting rests until then: the process is out of descriptors.
@@ -148,7 +149,7 @@ impl Poller {
             frame: Vec::new(),
             due: Vec::new(),
             unasked: Vec::new(),
-            stalled: 0,
+            stall: Stall::none(),
             ticket: 0,
             spin: SpinBudget::worker(),
             accept_after: None,
@@ -268,8 +269,7 @@ impl Poller {
                 continue;
             }
             self.ticket += 1;
-            let longest = if self.stalled > 0 { 1 } else { LONGEST_SLEEP.as_millis() as u16 };
-            let ticket = self.ticket;
+            let (ticket, longest) = (self.ticket, self.stall.longest_sleep());
             let wait = || self.poll_sockets(EpollTimeout::from(longest)).map(|()| Woken::Look);
             let asleep = now_ns();
             attention::sleep(map, geometry, ticket, wait)?;
@@ -304,7 +304,7 @@ impl Poller {
                 peer.collect_released(map, geometry);
             }
         });
-        if full || self.stalled > 0 {
+        if self.stall.is_due() || full {
             let wanted = |line: &&Line| full || line.stalled;
             due.extend(self.lines.iter().flatten().filter(wanted).map(|line| line.path.index));
         }
@@ -336,14 +336,16 @@ impl Poller {
     /// Takes the requests of one channel out of its ring.
     fn take_requests(&mut self, service: &dyn Service, index: u32, stopping: bool) -> bool {
         let Some(Some(line)) = self.lines.get_mut(index as usize) else { return false };
+        let stalled = std::mem::take(&mut line.stalled);
+        if stalled {
+            self.stall.ends();
+        }
         if line.path.peer.gone.load(Ordering::Acquire) {
-            self.stalled -= usize::from(std::mem::take(&mut line.stalled));
             return false;
         }
         let mut worked = false;
         let mut fault = None;
         let mut left = MOST_A_VISIT;
-        self.stalled -= usize::from(std::mem::take(&mut line.stalled));
         loop {
             if left == 0 {
                 // One busy channel must not keep the others waiting: the rest is for the next round.
@@ -366,7 +368,7 @@ impl Poller {
                 Ok(Taken::Nothing) => break,
                 Ok(Taken::NoRoom) => {
                     line.stalled = true;
-                    self.stalled += 1;
+                    self.stall.begins(worked || !stalled);
                     break;
                 }
                 Err(what) => {
@@ -430,6 +432,7 @@ impl Poller {
         let late = |session: &Session| session.peer.is_none() && session.since.elapsed() > HELLO_WITHIN;
         let silent: Vec<u64> = self.sessions.iter().filter(|(_, session)| late(session)).map(|(id, _)| *id).collect();
         silent.into_iter().for_each(|id| self.cut(id, "no hello".into()));
+        self.empty_bells();
         self.free_closed_lines();
         let ids: Vec<u64> = self.sessions.keys().copied().collect();
         for id in ids {

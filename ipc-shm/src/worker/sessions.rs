@@ -7,24 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, getsockopt, shutdown, socketpair, sockopt::PeerCredentials,
-};
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
 use crate::attention;
-use crate::bell::{self, LONGEST_SLEEP};
-use crate::doorbell::Woken;
-use crate::handshake::{self, Hello, Inbox, Leave, Message, Opened, Received, Welcome, message};
+use crate::bell::LONGEST_SLEEP;
+use crate::handshake::{self, Hello, Inbox, Leave, Message, Received, Welcome, message};
 use crate::layout::{LAYOUT_VERSION, SlotState, layout_hash, session, totals};
 use crate::os::{now_ns, peer_pidfd};
 use crate::outcome::Outcome;
-use crate::ring::{Consumer, Producer, RingPlace};
 use crate::slot;
 use crate::stats;
 
-use super::peer::{Peer, ReplyPath, ReplyRing};
+use super::lines::is_shortage;
+use super::peer::Peer;
 use super::poller::{Poller, Token};
 
 /// Connections, or messages of one, that are looked at before others are.
@@ -52,40 +48,6 @@ impl Session {
     fn process(&self) -> (u32, u64) {
         let inode = || nix::sys::stat::fstat(&self.pidfd).map_or(0, |stat| stat.st_ino);
         (self.pid, if self.pid == 0 { inode() } else { 0 })
-    }
-}
-
-/// A channel that is in use.
-pub(super) struct Line {
-    pub requests: Consumer,
-    pub path: Arc<ReplyPath>,
-    pub generation: u64,
-    pub session: u64,
-    /// A request waits in the ring for which no answer can be reserved now.
-    pub stalled: bool,
-    /// The client has closed its end of the doorbell: the channel is free once its requests are answered.
-    pub hung_up: bool,
-    /// How often it rang since its bytes were taken.
-    pub rings: u32,
-}
-
-/// Bytes are taken after so many rings: each ring is told of by itself (edge-triggered), so they may wait in the socket,
-/// which holds about ten times as many, and most wake-ups cost one system call less.
-const TAKE_BYTES_AFTER: u32 = 32;
-/// What the worker wants to be told of a doorbell.
-const BELL_EVENTS: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
-
-impl Line {
-    /// The doorbell was rung, or its other end closed: `true`, nothing more will come from it.
-    pub fn rung(&mut self, events: EpollFlags) -> bool {
-        self.rings += 1;
-        if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR) {
-            self.hung_up = true;
-        } else if self.rings >= TAKE_BYTES_AFTER {
-            self.rings = 0;
-            self.hung_up = matches!(bell::drain(self.path.bell.as_fd()), Ok(Woken::HungUp));
-        }
-        self.hung_up
     }
 }
 
@@ -176,7 +138,12 @@ impl Poller {
             Some(object) => (&[][..], Some(object.as_fd())),
             None => (segment.name.as_bytes(), None),
         };
-        handshake::send(session.socket.as_fd(), message::SEGMENT, name, object).map_err(|error| error.to_string())
+        match handshake::send(session.socket.as_fd(), message::SEGMENT, name, object) {
+            Err(error) if is_shortage(&error) => {
+                self.refuse(id, Outcome::Busy, &format!("the worker cannot hand its segment out now: {error}"))
+            }
+            sent => sent.map_err(|error| error.to_string()),
+        }
     }
 
     fn hello(&mut self, id: u64, payload: &[u8]) -> Result<(), String> {
@@ -229,46 +196,6 @@ impl Poller {
         }
         self.succeeded = true;
         Ok(())
-    }
-
-    fn open_channel(&mut self, id: u64) -> Result<(), String> {
-        let host = self.host.clone();
-        let (map, geometry) = (&host.segment.map, &host.segment.geometry);
-        let Some(peer) = self.sessions.get(&id).and_then(|session| session.peer.clone()) else {
-            return Err("a channel was asked for before hello".into());
-        };
-        let most = (geometry.channels as usize / 4).max(1);
-        if self.sessions.get(&id).is_some_and(|session| session.channels.len() >= most) {
-            let text =
-                format!("this process has {most} channels, as many as one may have of the {}", geometry.channels);
-            return self.refuse(id, Outcome::Busy, &text);
-        }
-        let Some(index) = self.lines.iter().position(Option::is_none) else {
-            let text = format!("all {} channels are taken", geometry.channels);
-            return self.refuse(id, Outcome::Busy, &text);
-        };
-        let index = index as u32;
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let (bell, theirs) = match socketpair(AddressFamily::Unix, SockType::Stream, None, flags) {
-            Ok(pair) => pair,
-            Err(errno) => {
-                return self.refuse(id, Outcome::Busy, &format!("no doorbell for another channel: {errno}"));
-            }
-        };
-        let generation = slot::open_channel(map, geometry, index, peer.slot);
-        self.watch_for(&bell, BELL_EVENTS, Token::Bell(index, generation)).map_err(|error| error.to_string())?;
-        let ring =
-            ReplyRing { producer: Producer::new(map.clone(), RingPlace::of_responses(geometry, index)), taken: 0 };
-        let path = Arc::new(ReplyPath { index, peer: peer.clone(), bell, ring: ring.into() });
-        let requests = Consumer::new(map.clone(), RingPlace::of_requests(geometry, index));
-        self.lines[index as usize] =
-            Some(Line { requests, path, generation, session: id, stalled: false, hung_up: false, rings: 0 });
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        session.channels.push(index);
-        peer.show(map, geometry, SlotState::Active, session.channels.len() as u32);
-        let opened = Opened { channel: index, reserved: 0, generation };
-        handshake::send(session.socket.as_fd(), message::CHANNEL, &opened.encode(), Some(theirs.as_fd()))
-            .map_err(|error| error.to_string())
     }
 
     /// The client's process has ended.
@@ -361,28 +288,5 @@ impl Poller {
             return;
         }
         self.sessions.remove(&id);
-    }
-
-    fn free_line(&mut self, index: u32) {
-        let Some(line) = self.lines[index as usize].take() else { return };
-        self.stalled -= usize::from(line.stalled);
-        let _ = self.epoll.delete(&line.path.bell);
-        slot::free_channel(&self.host.segment.map, &self.host.segment.geometry, index, line.generation);
-        if let Some(session) = self.sessions.get_mut(&line.session) {
-            session.channels.retain(|channel| *channel != index);
-        }
-    }
-
-    /// Frees channels that their clients have closed while the session goes on.
-    pub(super) fn free_closed_lines(&mut self) {
-        let closed = |line: &mut Line| {
-            // An answer is counted before its bell is rung. Whoever may still ring has the path: a late ring would clear the
-            // ticket of the channel's next user, whose tickets begin at one again.
-            let nobody_rings = line.hung_up && Arc::get_mut(&mut line.path).is_some();
-            let ring = line.path.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            (nobody_rings && ring.taken == 0).then_some(line.path.index)
-        };
-        let closed: Vec<u32> = self.lines.iter_mut().flatten().filter_map(closed).collect();
-        closed.into_iter().for_each(|index| self.free_line(index));
     }
 }

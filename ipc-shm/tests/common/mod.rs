@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use molt_ipc_shm::Address;
-use molt_ipc_shm::client::{Called, Client, Failure, Payload, Reply, Request};
+use molt_ipc_shm::client::{Called, Channel, Client, Failure, Payload, Reply, Request};
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::mapping::{Mapping, SharedMapping};
 
@@ -136,6 +136,15 @@ pub fn request<'a>(entry: &'a str, payload: &'a [u8]) -> Request<'a> {
         timeout: Some(PATIENCE),
         fallback_timeout: PATIENCE,
         trace: None,
+    }
+}
+
+/// Submits and waits for room through interruptions.
+pub fn submit(channel: &mut Channel, request: &Request<'_>, deadline_ns: u64) -> Result<u64, Failure> {
+    loop {
+        if let Some(id) = channel.submit_within(request, deadline_ns)? {
+            return Ok(id);
+        }
     }
 }
 

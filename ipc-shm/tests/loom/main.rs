@@ -10,6 +10,7 @@
 
 mod arena;
 mod cell;
+mod checkout;
 mod doorbell;
 mod exchange;
 mod lease;

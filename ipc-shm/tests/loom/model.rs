@@ -47,10 +47,11 @@ impl Places {
         self
     }
 
-    /// A channel: both rings, their sleep words, its cells, its state.
+    /// A channel: both rings, their sleep words, its cells, its state, who uses it.
     pub fn channel(mut self, index: u32) -> Self {
         let slot = GEOMETRY.channel(index);
-        self.words.extend([channel::WORD, channel::RESPONSE_SLEEP, channel::ROOM_SLEEP].map(|word| slot + word));
+        let words = [channel::WORD, channel::RESPONSE_SLEEP, channel::ROOM_SLEEP, channel::CHECKOUT];
+        self.words.extend(words.map(|word| slot + word));
         self.words.extend((0..GEOMETRY.cells_per_channel).map(|cell| GEOMETRY.cell(index, cell)));
         self.halves.push(slot + channel::SESSION);
         self.ring(RingPlace::of_requests(&GEOMETRY, index)).ring(RingPlace::of_responses(&GEOMETRY, index))

@@ -29,6 +29,7 @@ const STOPPED_CLIENT: &str = "doorbell::a_client_that_stops_anywhere_costs_the_o
 const BITS: &str = "doorbell::who_takes_a_bit_finds_what_it_tells_of";
 const QUEUED_WITH_FRAME: &str = "cell::who_sees_the_frame_finds_the_request_queued";
 const ONE_OUTCOME: &str = "cell::a_request_has_one_outcome";
+const REFUSED: &str = "cell::a_refused_request_has_one_outcome";
 const LATE_LOOK: &str = "cell::a_late_look_sees_its_own_request_only";
 const DEAD_WORKER: &str = "cell::a_dead_workers_cell_says_whether_the_request_may_have_run";
 const ONE_OWNER: &str = "arena::an_extent_has_one_owner";
@@ -42,6 +43,9 @@ const EXCHANGE: &str = "exchange::a_body_is_read_where_it_lies_and_given_back";
 const ONCE: &str = "lease::every_release_is_taken_once";
 const TWO_COLLECTORS: &str = "lease::two_collectors_take_a_release_once";
 const READ_FIRST: &str = "lease::a_result_is_read_before_it_is_overwritten";
+const CUT_SHORT: &str = "lease::a_release_cut_short_is_found_by_the_scan";
+const TAKEN_BACK: &str = "checkout::a_channel_that_was_taken_back_is_its_next_users_alone";
+const WANTED: &str = "checkout::a_channel_that_is_wanted_comes_back";
 const NEXT_USER: &str = "recovery::a_slot_is_as_new_after_a_death_anywhere";
 const OPEN_CHANNEL: &str = "recovery::who_sees_a_channel_open_sees_whose_it_is";
 
@@ -437,6 +441,15 @@ pub const MUTANTS: &[Mutant] = &[
             "store(self.next_tail, Ordering::Relaxed)",
         )],
     },
+    Mutant {
+        name: "a refused request ends by a store",
+        scenario: REFUSED,
+        edits: &[edit(
+            "cell.rs",
+            "    [CellState::Running, CellState::Queued].into_iter().any(|from| advance(cell, id, from, CellState::Done))\n",
+            "    cell.store(word(id, CellState::Done), Ordering::Release);\n    true\n",
+        )],
+    },
     // Leases
     Mutant {
         name: "the session's bit is set before the lease's",
@@ -484,6 +497,74 @@ pub const MUTANTS: &[Mutant] = &[
             "lease.rs",
             "let mut bits = word.swap(0, Ordering::AcqRel);",
             "let mut bits = word.load(Ordering::Acquire);\n        word.store(0, Ordering::Release);",
+        )],
+    },
+    Mutant {
+        name: "the session's bit comes first, and its client dies",
+        scenario: CUT_SHORT,
+        edits: &[
+            edit(
+                "lease.rs",
+                "    let at = geometry.session(slot)",
+                "    attention::set_session(map, geometry, slot);\n    let at = geometry.session(slot)",
+            ),
+            edit(
+                "lease.rs",
+                "Ordering::Release);\n    attention::set_session(map, geometry, slot);\n",
+                "Ordering::Release);\n",
+            ),
+        ],
+    },
+    // Who uses a channel
+    Mutant {
+        name: "a channel is checked out by a store",
+        scenario: TAKEN_BACK,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::Idle, Use::InUse, Ordering::Relaxed)\n",
+            "    at.store(word(generation, Use::InUse), Ordering::Relaxed);\n    true\n",
+        )],
+    },
+    Mutant {
+        name: "a channel is taken back by a store",
+        scenario: TAKEN_BACK,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::Idle, Use::TakenBack, Ordering::Acquire)\n",
+            "    at.store(word(generation, Use::TakenBack), Ordering::Relaxed);\n    true\n",
+        )],
+    },
+    Mutant {
+        name: "a use of a channel does not name its generation",
+        scenario: TAKEN_BACK,
+        edits: &[edit("checkout.rs", "    generation << 8 | state as u64", "    generation * 0 | state as u64")],
+    },
+    Mutant {
+        name: "a channel that is checked in is not released",
+        scenario: TAKEN_BACK,
+        edits: &[edit("checkout.rs", "Use::Idle, Ordering::Release", "Use::Idle, Ordering::Relaxed")],
+    },
+    Mutant {
+        name: "a channel that is taken back is not acquired",
+        scenario: TAKEN_BACK,
+        edits: &[edit("checkout.rs", "Use::TakenBack, Ordering::Acquire", "Use::TakenBack, Ordering::Relaxed")],
+    },
+    Mutant {
+        name: "a channel is checked in by a store",
+        scenario: WANTED,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::InUse, Use::Idle, Ordering::Release)\n",
+            "    at.store(word(generation, Use::Idle), Ordering::Release);\n    true\n",
+        )],
+    },
+    Mutant {
+        name: "an idle channel is wanted",
+        scenario: WANTED,
+        edits: &[edit(
+            "checkout.rs",
+            "    advance(at, generation, Use::InUse, Use::Wanted, Ordering::Relaxed)\n",
+            "    at.store(word(generation, Use::Wanted), Ordering::Relaxed);\n    true\n",
         )],
     },
     // Slots

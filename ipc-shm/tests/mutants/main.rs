@@ -6,7 +6,7 @@
 //! cargo test --release -p molt-ipc-shm --test mutants -- lease   # those whose names or scenarios say so
 //! ```
 //! A mutant is a text that is found exactly once in a file, and what stands there instead. Each is built in a copy of this
-//! crate. One that survives, does not compile, or is not found any more fails the run.
+//! crate. One that survives, does not compile, or is not found any more fails the run; so does a scenario without a mutant.
 
 mod list;
 mod tree;
@@ -51,6 +51,9 @@ fn run(mutants: &[&Mutant]) -> Result<usize, String> {
     let scenarios = built.scenarios().map_err(|error| format!("no list of the scenarios: {error}"))?;
     if let Some(mutant) = MUTANTS.iter().find(|mutant| !scenarios.iter().any(|known| known == mutant.scenario)) {
         return Err(format!("{} names the scenario {}, which does not exist", mutant.name, mutant.scenario));
+    }
+    if let Some(scenario) = scenarios.iter().find(|known| !MUTANTS.iter().any(|mutant| mutant.scenario == **known)) {
+        return Err(format!("no mutant names the scenario {scenario}: nothing shows that it can fail"));
     }
     let mut named: Vec<&str> = mutants.iter().map(|mutant| mutant.scenario).collect();
     named.sort_unstable();

@@ -41,7 +41,7 @@ fn break_a_ring(place: &Place) -> Result<(Client, impl Sized), String> {
     let client = Client::attach_to(place.address(), Duration::from_secs(10)).map_err(|error| error.to_string())?;
     let attached = client.session().map_err(|error| error.to_string())?;
     let deadline = molt_ipc_shm::os::now_ns() + 5_000_000_000;
-    let held = attached.open_channel(deadline).map_err(|error| error.to_string())?;
+    let held = attached.checkout(deadline).map_err(|error| error.to_string())?;
     let (map, geometry) = (&attached.segment.map, &attached.segment.geometry);
     let mut slots = 0..geometry.sessions;
     let is_own =
