@@ -313,6 +313,11 @@ impl Seeker {
         let Ok(segment) = Segment::open(name) else { return Prospect::Nobody };
         match segment.is_alive() {
             false if segment.is_supervised() => Prospect::Queue(segment),
+            // Dead when it was looked at, and its successor has the name by now, whose supervisor may not have said so yet.
+            false if self.turned_away < TURNED_AWAY_MOST && !is_still(&segment) => {
+                self.turned_away += 1;
+                Prospect::Soon
+            }
             true if segment.state() == STATE_STARTING => Prospect::Soon,
             // It serves by now, or it did until just now and has been replaced since.
             true if !hangs && segment.is_serving() && self.turned_away < TURNED_AWAY_MOST => {
