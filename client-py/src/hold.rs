@@ -128,7 +128,7 @@ pub struct LoopHold {
 #[derive(Debug)]
 pub enum Look {
     /// For that loop to [take over](LoopHold::adopt).
-    Found(LoopChannel),
+    Found(Box<LoopChannel>),
     /// Why there is none yet.
     NotYet(Failure),
     /// Nobody serves, and nobody is about to.
@@ -144,7 +144,7 @@ pub fn seek(client: &Client, absent: Duration, restart: Duration, slice: Duratio
         Err(failure) => return Look::Nobody(failure),
     }
     match client.present().map(|session| LoopChannel::open_within(&session, slice)) {
-        Some(Ok(channel)) => Look::Found(channel),
+        Some(Ok(channel)) => Look::Found(Box::new(channel)),
         Some(Err(failure)) => Look::NotYet(failure),
         None => Look::NotYet(client.why_not_yet()), // it has gone in its turn
     }

@@ -43,7 +43,7 @@ pub unsafe extern "C" fn molt_channel_seek(
         let look = || Ok(hold::seek(&client, nanoseconds(absent_ns), nanoseconds(restart_ns), nanoseconds(slice_ns)));
         let (code, why) = match guarded(look) {
             Ok(Look::Found(found)) => {
-                *channel = Box::into_raw(Box::new(MoltChannel(found)));
+                *channel = Box::into_raw(Box::new(MoltChannel(*found)));
                 return 0;
             }
             Ok(Look::NotYet(why)) => (1, why),

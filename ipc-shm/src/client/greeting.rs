@@ -34,12 +34,12 @@ pub(super) enum Greeted {
     /// There will be no session with it.
     Failed(Failure),
     /// Nothing yet: a signal came, or the time is over.
-    NotYet(Greeting),
+    NotYet(Box<Greeting>),
 }
 
 impl Greeting {
     /// Greets the worker that serves under a name.
-    pub fn by_name(shm: &str, socket: Option<&Path>) -> Result<Self, Failure> {
+    pub fn by_name(shm: &str, socket: Option<&Path>) -> Result<Box<Self>, Failure> {
         let segment =
             Segment::open_serving(shm).map_err(|error| Failure::new(Outcome::Unavailable, error.to_string()))?;
         let path = socket.map_or_else(|| segment.socket(), Path::to_path_buf);
@@ -48,7 +48,7 @@ impl Greeting {
     }
 
     /// Greets over a connection to the worker, at `path` for messages.
-    pub fn over(segment: Segment, stream: UnixStream, path: PathBuf) -> Result<Self, Failure> {
+    pub fn over(segment: Segment, stream: UnixStream, path: PathBuf) -> Result<Box<Self>, Failure> {
         let hello = Hello {
             layout_version: LAYOUT_VERSION,
             reserved: 0,
@@ -59,7 +59,7 @@ impl Greeting {
             .set_nonblocking(true)
             .and_then(|()| handshake::send(stream.as_fd(), message::HELLO, &hello.encode(), None))
             .map_err(|error| out_of_reach(&segment, &path, "say hello", &error))?;
-        Ok(Self { segment, stream, inbox: Inbox::default(), path, said: Instant::now() })
+        Ok(Box::new(Self { segment, stream, inbox: Inbox::default(), path, said: Instant::now() }))
     }
 
     /// When a worker that has not answered is known to hang.
@@ -73,7 +73,7 @@ impl Greeting {
     }
 
     /// Waits for the welcome until then.
-    pub fn wait(mut self, until: Instant) -> Greeted {
+    pub fn wait(mut self: Box<Self>, until: Instant) -> Greeted {
         match hear(&self.stream, &mut self.inbox, until) {
             Heard::Message(answer) => self.read(&answer).map_or_else(Greeted::Failed, Greeted::Session),
             Heard::Nothing | Heard::Interrupted => Greeted::NotYet(self),

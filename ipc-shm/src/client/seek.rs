@@ -93,7 +93,7 @@ struct Question {
 pub(super) struct Seeker {
     place: Option<Place>,
     /// A worker that has not answered a hello yet.
-    greeting: Option<Greeting>,
+    greeting: Option<Box<Greeting>>,
     question: Option<Question>,
     /// The last known segment behind a socket.
     gone: Option<Segment>,
@@ -163,7 +163,7 @@ impl Seeker {
         &mut self,
         patience: Patience,
         slice_ends: Instant,
-        new: impl FnOnce() -> Result<Greeting, Failure>,
+        new: impl FnOnce() -> Result<Box<Greeting>, Failure>,
     ) -> Welcome {
         let greeting = match self.greeting.take().map_or_else(new, Ok) {
             Ok(greeting) => greeting,
@@ -313,6 +313,11 @@ impl Seeker {
         let Ok(segment) = Segment::open(name) else { return Prospect::Nobody };
         match segment.is_alive() {
             false if segment.is_supervised() => Prospect::Queue(segment),
+            // Dead when it was looked at, and its successor has the name by now, whose supervisor may not have said so yet.
+            false if self.turned_away < TURNED_AWAY_MOST && !is_still(&segment) => {
+                self.turned_away += 1;
+                Prospect::Soon
+            }
             true if segment.state() == STATE_STARTING => Prospect::Soon,
             // It serves by now, or it did until just now and has been replaced since.
             true if !hangs && segment.is_serving() && self.turned_away < TURNED_AWAY_MOST => {
@@ -383,7 +388,7 @@ enum Welcome {
     /// Enough of it for now: a session, or no more patience.
     Over(Sought),
     /// The worker has not answered in the time that anybody is given.
-    Silent(Greeting),
+    Silent(Box<Greeting>),
     /// There was nobody to greet, or whoever was there does not want it.
     No(Failure),
 }
