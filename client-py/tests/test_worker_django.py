@@ -139,7 +139,7 @@ def test_a_stopped_worker_is_a_504(own: molt_accel.SpawnedClient) -> None:
 
 
 async def test_a_stopped_worker_is_a_504_of_an_async_view_and_the_loop_goes_on(own: molt_accel.SpawnedClient) -> None:
-    with override_settings(MOLT={"SHM": own.shm, "TIMEOUT": 0.3}):
+    with override_settings(MOLT={"SHM": own.shm, "SOCKET": own.socket, "TIMEOUT": 0.3}):
         site, turns = AsyncClient(), 0
 
         async def others() -> None:
