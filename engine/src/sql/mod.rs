@@ -28,6 +28,7 @@ mod kept;
 mod loading;
 mod lookup_join;
 mod memory;
+mod monotone;
 mod params;
 mod pieces;
 mod plan;

@@ -19,6 +19,8 @@ use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 
+use super::monotone::judged_by_bounds;
+
 #[cfg(test)]
 mod tests;
 
@@ -67,8 +69,8 @@ impl ZoneMaps {
 
     /// The stretches that may have rows for which `condition` is true; `None`: all of them.
     pub fn kept(&self, condition: &Arc<dyn PhysicalExpr>) -> Option<Vec<Stretch>> {
-        let predicate =
-            PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).build(Arc::clone(condition))?;
+        let condition = judged_by_bounds(condition, &self.schema)?;
+        let predicate = PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).build(condition)?;
         // What cannot be judged is read.
         let kept = predicate.prune(self).ok()?;
         if kept.iter().all(|kept| *kept) {

@@ -100,7 +100,7 @@ fn comparison(draw: &mut Draw) -> String {
         10 => ("moment", format!("timestamp '1970-01-0{}T05:00:00+01:00'", 1 + draw.below(4))),
         _ => ("whole", (draw.below(700)).to_string()),
     };
-    match draw.below(12) {
+    match draw.below(13) {
         0 => format!("{column} is null"),
         1 => format!("{column} is not null"),
         2 => format!("{column} in ({value}, {value})"),
@@ -110,6 +110,17 @@ fn comparison(draw: &mut Draw) -> String {
         5 if matches!(column, "int" | "unsigned" | "whole") => format!("{column} + 1 > {value}"),
         6 if matches!(column, "int" | "unsigned" | "whole") => format!("cast({column} as double) <= {value}"),
         6 if matches!(column, "float" | "plain" | "single") => format!("-{column} < {value}"),
+        // What does not rise with the column says nothing of what lies between its bounds.
+        6 if column == "moment" => {
+            ["moment::time >= time '18:00'", "moment::time < time '03:00'", "cast(moment as date) > date '1970-01-02'"]
+                [draw.below(3) as usize]
+                .into()
+        }
+        12 if matches!(column, "int" | "unsigned" | "whole") => {
+            format!("cast({column} as boolean) {} {}", ["=", "<>"][draw.below(2) as usize], draw.below(2) == 0)
+        }
+        12 if column == "moment" => "moment >= date '1970-01-02'".into(),
+        12 if column == "float" => format!("cast(float as real) {} {value}", ["<", ">="][draw.below(2) as usize]),
         7 => "flag".into(),
         8 => "not flag".into(),
         _ => format!("{column} {} {value}", ["<", "<=", "=", "<>", ">", ">="][draw.below(6) as usize]),
