@@ -24,7 +24,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 
-use super::monotone::judged_by_bounds;
+use super::monotone::{judged_by_bounds, without_floats};
 use super::stop::StopCell;
 
 /// A table in one Parquet file, or in all that lie in and below a folder.
@@ -163,7 +163,8 @@ impl DiskFile {
         let all = ParquetAccessPlan::new_all(metadata.num_row_groups());
         let schema = self.footer.schema();
         let predicate = condition
-            .and_then(|condition| judged_by_bounds(condition, schema))
+            .and_then(|condition| without_floats(condition, schema))
+            .and_then(|condition| judged_by_bounds(&condition, schema))
             .and_then(|condition| PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).build(condition));
         let mut filter = RowGroupAccessPlanFilter::new(all);
         if let Some(predicate) = predicate {

@@ -17,6 +17,13 @@ pub fn judged_by_bounds(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> O
     parts(condition, |part| is_monotone(part, schema).unwrap_or(false))
 }
 
+/// The parts of a condition that ask for no floats. Parquet's bounds leave NaN out, which is above or, with a sign, below all
+/// other floats.
+pub fn without_floats(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<Arc<dyn PhysicalExpr>> {
+    let is_float = |column: &Column| schema.field(column.index()).data_type().is_floating();
+    parts(condition, |part| !collect_columns(part).iter().any(is_float))
+}
+
 fn parts(
     condition: &Arc<dyn PhysicalExpr>,
     keep: impl Fn(&Arc<dyn PhysicalExpr>) -> bool,
