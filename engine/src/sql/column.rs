@@ -9,6 +9,7 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, NullArray};
 use arrow_schema::DataType;
 
+use super::instants::UTC;
 use super::temporal;
 
 /// A value of a row, before its column has taken it.
@@ -68,7 +69,7 @@ impl Column {
             DataType::Int64 => Values::Int(Int64Builder::new()),
             DataType::Float64 => Values::Float(Float64Builder::new()),
             DataType::Date32 => Values::Date(Date32Builder::new()),
-            DataType::Timestamp(..) => Values::Timestamp(TimestampMicrosecondBuilder::new()),
+            DataType::Timestamp(..) => Values::Timestamp(TimestampMicrosecondBuilder::new().with_timezone(UTC)),
             _ => Values::Text(StringBuilder::new()),
         };
         Self { values, declared: true }

@@ -5,29 +5,13 @@
 //! keep their type.
 
 use arrow_schema::DataType;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::logical_expr::expr::{Between, InList};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, cast};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, cast};
 
-/// The plan with every narrow decimal that an operator, function or aggregate takes made one of 128 bits.
-pub fn widened(plan: LogicalPlan) -> DfResult<LogicalPlan> {
-    plan.transform_up_with_subqueries(|node| {
-        let schema = merge_schema(&node.inputs());
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            let changed = expr.transform_up(|expr| operands(expr, &schema))?;
-            Ok(if changed.transformed { changed.update_data(|expr| name.restore(expr)) } else { changed })
-        })?;
-        node.map_data(LogicalPlan::recompute_schema)
-    })
-    .map(|plan| plan.data)
-}
-
-fn operands(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
+/// `expr` with every narrow decimal that an operator, function or aggregate takes made one of 128 bits.
+pub fn widened(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
     Ok(match expr {
         // Two of one type are compared as they are: a join on them stays one by equality.
         Expr::BinaryExpr(BinaryExpr { left, op, right })

@@ -24,6 +24,7 @@ mod entry;
 mod errors;
 mod files;
 mod group_limit;
+mod instants;
 mod kept;
 mod loading;
 mod lookup_join;

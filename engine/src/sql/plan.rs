@@ -4,7 +4,7 @@
 //! information schema to reach, so a statement cannot read what it was not given.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow_schema::{DataType, Field, SchemaRef, TimeUnit};
@@ -17,6 +17,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown,
     TableSource, Values, WindowUDF,
@@ -31,6 +32,7 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use super::check::Checked;
 use super::decimals;
 use super::group_limit::limit_groups;
+use super::instants;
 use super::lookup_join::look_up_joins;
 use super::memory::Memory;
 use super::params::{ParamCell, ParamFunction, ParamValues};
@@ -41,11 +43,13 @@ use super::stop::{RunContext, StopCell, make_joins_stoppable};
 const MAX_NODES: usize = 2_000;
 
 /// Functions of the clock become parameters of every run: DataFusion would fold the time of planning into a kept plan.
-const CLOCK: [(&str, DataType); 3] = [
-    ("now", DataType::Timestamp(TimeUnit::Nanosecond, None)),
-    ("current_date", DataType::Date32),
-    ("current_time", DataType::Time64(TimeUnit::Nanosecond)),
-];
+static CLOCK: LazyLock<[(&str, DataType); 3]> = LazyLock::new(|| {
+    [
+        ("now", DataType::Timestamp(TimeUnit::Nanosecond, Some(instants::UTC.into()))),
+        ("current_date", DataType::Date32),
+        ("current_time", DataType::Time64(TimeUnit::Nanosecond)),
+    ]
+});
 
 /// Rows of a batch where several threads work on a question: fewer batches cost less each, and what an operator holds of one
 /// still lies in a core's cache.
@@ -130,7 +134,25 @@ pub fn logical(
         }
         other => Ok(Transformed::no(other)),
     })?;
-    decimals::widened(plan)
+    rewrite_operands(plan)
+}
+
+/// Gives operands the types that they are computed with, where DataFusion's own choice would be wrong or dear.
+fn rewrite_operands(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    plan.transform_up_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let changed = expr.transform_up(|expr| {
+                let widened = decimals::widened(expr, &schema)?;
+                widened.transform_data(|expr| Ok(instants::aligned(expr, &schema)))
+            })?;
+            Ok(if changed.transformed { changed.update_data(|expr| name.restore(expr)) } else { changed })
+        })?;
+        node.map_data(LogicalPlan::recompute_schema)
+    })
+    .map(|plan| plan.data)
 }
 
 /// `values` and the clock, by the identifiers that open parameters have in a logical plan.
@@ -138,7 +160,7 @@ pub fn run_values(values: &ParamValues) -> ParamValues {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
     const DAY: i64 = 86_400_000_000_000;
     let clock = [
-        ("$now()", ScalarValue::TimestampNanosecond(Some(nanos), None)),
+        ("$now()", ScalarValue::TimestampNanosecond(Some(nanos), Some(instants::UTC.into()))),
         ("$current_date()", ScalarValue::Date32(Some((nanos / DAY) as i32))),
         ("$current_time()", ScalarValue::Time64Nanosecond(Some(nanos % DAY))),
     ];

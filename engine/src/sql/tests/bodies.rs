@@ -61,7 +61,7 @@ fn types_are_inferred_and_absent_keys_are_null() {
 fn declared_types_hold_and_other_keys_are_skipped() {
     let schema: SchemaRef = Arc::new(Schema::new(vec![
         Field::new("day", DataType::Date32, true),
-        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         Field::new("price", DataType::Float64, true),
     ]));
     let body = json!([{"price": 3, "day": "1970-01-02", "other": {"deep": [1]}}, {"at": "1970-01-01T00:00:01Z"}]);
@@ -69,7 +69,7 @@ fn declared_types_hold_and_other_keys_are_skipped() {
     assert_eq!(given, schema);
     assert_eq!(
         rows,
-        json!([{"day": "1970-01-02", "at": null, "price": 3.0}, {"day": null, "at": "1970-01-01T00:00:01", "price": null}])
+        json!([{"day": "1970-01-02", "at": null, "price": 3.0}, {"day": null, "at": "1970-01-01T00:00:01Z", "price": null}])
     );
     for (body, expected) in [
         (json!([{"day": "1970-13-02"}]), "row 0, column \"day\": expected a date"),

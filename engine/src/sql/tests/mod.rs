@@ -18,6 +18,7 @@ mod disk;
 mod entries;
 mod kept;
 mod limits;
+mod moments;
 mod spill;
 mod stop;
 mod zones;
