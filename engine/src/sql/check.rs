@@ -9,7 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, ValueWithSpan, Visit, Visitor,
+    ArrayElemTypeDef, DataType, Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, ValueWithSpan,
+    Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -26,6 +27,9 @@ pub const MAX_OPERATORS: usize = 400;
 pub const MAX_NESTING: usize = 40;
 /// Most table references after every WITH query is put in place of its name.
 pub const MAX_TABLES: usize = 100;
+
+/// Most items of a list of a fixed size: a null of such a type has them all.
+const MAX_ITEMS: u64 = 1_024;
 
 /// Functions that make much out of little. They run while planning, outside of the memory pool and of every deadline.
 const AMPLIFIERS: [&str; 10] = [
@@ -299,11 +303,19 @@ impl Visitor for Search {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<String> {
+        if let (Expr::Cast { data_type, .. }, Source::Client) = (expr, self.source)
+            && items(data_type) > MAX_ITEMS
+        {
+            return refuse(format!("{data_type} has more than {MAX_ITEMS} items, and each null has them all"));
+        }
         if let (Expr::Function(function), Source::Client) = (expr, self.source) {
             let name = function.name.to_string().to_lowercase();
             let name = name.trim_matches('"');
             if AMPLIFIERS.contains(&name) {
                 return refuse(format!("the function {name} is not available in ad-hoc SQL: its result has no bound"));
+            }
+            if name.starts_with("arrow_") && function.args.to_string().contains("FixedSize") {
+                return refuse(format!("{name} to a type of a fixed size is not available in ad-hoc SQL"));
             }
         }
         ControlFlow::Continue(())
@@ -322,6 +334,15 @@ impl Visitor for Search {
             };
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Items of the longest list of a fixed size in a type.
+fn items(data_type: &DataType) -> u64 {
+    match data_type {
+        DataType::Array(ArrayElemTypeDef::SquareBracket(item, size)) => size.unwrap_or_default().max(items(item)),
+        DataType::Array(ArrayElemTypeDef::AngleBracket(item) | ArrayElemTypeDef::Parenthesis(item)) => items(item),
+        _ => 0,
     }
 }
 
@@ -372,6 +393,9 @@ mod tests {
             ("select * from generate_series(1, 1000000000)", "table functions"),
             ("select * from information_schema.tables", "one part"),
             ("select repeat('a', 1000000000)", "repeat is not available"),
+            ("select cast(null as int[1000000000])", "more than 1024 items"),
+            ("select null::int[2][1000000000][]", "more than 1024 items"),
+            ("select arrow_cast(null, 'FixedSizeList(1000000000, Int64)')", "arrow_cast to a type of a fixed size"),
             ("with recursive a as (select 1 union all select * from a) select * from a", "RECURSIVE"),
             ("select * from t where a = $1", "hint: write $name"),
             ("select * from t where a = ?", "hint: write $name"),

@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
 
+use super::bounded::{bounded, check_values};
 use super::catalog::{Catalog, Version};
 use super::check::{Checked, Source, check};
 use super::entry::{SqlEntry, SqlSpec};
@@ -216,8 +217,9 @@ impl SqlEngine {
         let planned = |error: DataFusionError| failure(&statement, &error);
         shared.planner_runs.fetch_add(1, Ordering::Relaxed);
         let plan = logical(&prepared.state, &checked, &given, &BTreeMap::new()).map_err(planned)?;
-        let plan = with_values(plan, &run_values(&values)).map_err(planned)?;
+        let plan = bounded(with_values(plan, &run_values(&values)).map_err(planned)?).map_err(planned)?;
         let plan = prepared.state.optimize(&plan).map_err(planned)?;
+        check_values(&plan).map_err(planned)?;
         let facts = shared.facts(&given, true);
         let copy = shared.runtime.block_on(PlanCopy::new(&prepared.state, plan, &facts)).map_err(planned)?;
         copy.arm(&given, &values, context).map_err(planned)?;

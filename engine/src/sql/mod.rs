@@ -14,6 +14,7 @@
 //! An ad-hoc query takes the same way and is planned each time, with its values and exact table sizes.
 
 pub mod answer;
+mod bounded;
 mod catalog;
 mod check;
 mod column;

@@ -271,7 +271,7 @@ impl PlanCopy {
 }
 
 /// Rewrites every expression of a plan, subqueries included; columns keep their names, and schemas follow the new types.
-fn rewrite(plan: LogicalPlan, change: &dyn Fn(Expr) -> DfResult<Transformed<Expr>>) -> DfResult<LogicalPlan> {
+pub fn rewrite(plan: LogicalPlan, change: &dyn Fn(Expr) -> DfResult<Transformed<Expr>>) -> DfResult<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
