@@ -5,10 +5,14 @@ use crate::cancel::CancelToken;
 use crate::sql::run::AnswerLimits;
 
 /// A statement that works for minutes, in joins that give nothing or much.
-const ENDLESS: [&str; 3] = [
+const ENDLESS: [&str; 7] = [
     "select count(*) as n from t l join t r on l.a * r.a + 1 < l.b - 100000000000",
     "select count(*) as n from t l, t m, t r where l.a + m.a > r.b + 1000000000",
     "select count(*) as n from t l join t r on l.b % 2 = r.b % 2 and l.a + r.a < 0",
+    "select count(*) as n from t where a % 2 in (select b % 2 from t)",
+    "select count(*) as n from t l where exists (select 1 from t r where r.a % 2 = l.b % 2)",
+    "select count(*) as n from t l where not exists (select 1 from t r where r.a % 2 = l.b % 2)",
+    "select count(*) as n from t l where exists (select 1 from t r where r.a >= 0)",
 ];
 
 #[test]
