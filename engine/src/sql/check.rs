@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, DataType, Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, ValueWithSpan,
-    Visit, Visitor,
+    ArrayElemTypeDef, DataType, Expr, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Value,
+    ValueWithSpan, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -54,6 +54,27 @@ pub struct Checked {
     pub params: BTreeSet<String>,
     /// The tables that it reads from outside itself, as written after folding to lower case.
     pub tables: BTreeSet<String>,
+    /// The columns that it may ask for.
+    pub columns: Asked,
+}
+
+/// The columns that a statement may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// `select *`, or a natural join.
+    All,
+    /// Those of a name that stands in the statement, whatever it stands for.
+    Named(BTreeSet<String>),
+}
+
+impl Asked {
+    /// Whether the statement may ask for a column of that name.
+    pub fn has(&self, column: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(column),
+        }
+    }
 }
 
 /// Who wrote the statement: a manifest is trusted with functions that a client is not.
@@ -71,6 +92,8 @@ pub fn check(sql: &str, source: Source) -> Result<Checked, String> {
     let dialect = GenericDialect {};
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| format!("not SQL: {error}"))?;
     check_size(&tokens)?;
+    let words = words(&tokens);
+    let is_natural = words.contains("natural");
 
     let mut statements = Parser::new(&dialect)
         .with_recursion_limit(8 * MAX_NESTING)
@@ -99,12 +122,24 @@ pub fn check(sql: &str, source: Source) -> Result<Checked, String> {
         with: HashMap::new(),
         with_queries: HashMap::new(),
         weights: vec![0],
+        asks_for_all: is_natural,
     };
     if let ControlFlow::Break(reason) = statement.visit(&mut search) {
         return Err(reason);
     }
-    let Search { params, tables, .. } = search;
-    Ok(Checked { statement, params, tables })
+    let Search { params, tables, asks_for_all, .. } = search;
+    let columns = if asks_for_all { Asked::All } else { Asked::Named(words) };
+    Ok(Checked { statement, params, tables, columns })
+}
+
+/// Every name in the statement, folded to lower case unless quoted, and every keyword.
+fn words(tokens: &[TokenWithSpan]) -> BTreeSet<String> {
+    let word = |token: &TokenWithSpan| match &token.token {
+        Token::Word(Word { value, quote_style: Some(_), .. }) => Some(value.clone()),
+        Token::Word(Word { value, .. }) => Some(value.to_lowercase()),
+        _ => None,
+    };
+    tokens.iter().filter_map(word).collect()
 }
 
 /// Counts what makes a tree wide and deep.
@@ -198,6 +233,8 @@ struct Search {
     with_queries: HashMap<*const Query, String>,
     /// Table references counted so far, one number per query around the current place.
     weights: Vec<usize>,
+    /// Columns that have no name in the statement are asked for.
+    asks_for_all: bool,
 }
 
 impl Search {
@@ -272,6 +309,8 @@ impl Visitor for Search {
         if select.into.is_some() {
             return refuse("SELECT INTO is not allowed: only a query is");
         }
+        let is_all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+        self.asks_for_all |= select.projection.iter().any(is_all);
         ControlFlow::Continue(())
     }
 
@@ -372,6 +411,23 @@ mod tests {
         .unwrap();
         assert_eq!(checked.params.into_iter().collect::<Vec<_>>(), ["min", "n", "y"]);
         assert_eq!(checked.tables.into_iter().collect::<Vec<_>>(), ["Regions", "orders", "other"]);
+    }
+
+    #[test]
+    fn the_columns_that_may_be_asked_for_are_known() {
+        let columns = |sql: &str| check(sql, Source::Manifest).unwrap().columns;
+        let named = columns("select Region, count(*) as n from t join \"U\" using (id) where \"Price\" > $min");
+        for (column, asked) in [("region", true), ("id", true), ("Price", true), ("price", false), ("other", false)] {
+            assert_eq!(named.has(column), asked, "{column}");
+        }
+        for sql in [
+            "select * from t",
+            "select a from (select t.* from t) u",
+            "select a from t natural join u",
+            "select * except (a) from t",
+        ] {
+            assert_eq!(columns(sql), Asked::All, "{sql}");
+        }
     }
 
     #[test]

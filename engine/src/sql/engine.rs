@@ -62,6 +62,8 @@ pub struct InputTable {
     pub name: String,
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
+    /// Its types are those of the values in its rows: nobody declared them.
+    pub inferred: bool,
 }
 
 /// An answer: batches of `schema`, none of them empty.

@@ -37,6 +37,7 @@ mod plan;
 pub mod rows;
 mod run;
 mod scan;
+mod seen;
 mod stop;
 mod temporal;
 #[cfg(test)]
