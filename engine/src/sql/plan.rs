@@ -140,6 +140,7 @@ pub fn logical(
 /// Gives operands the types that they are computed with, where DataFusion's own choice would be wrong or dear.
 fn rewrite_operands(plan: LogicalPlan) -> DfResult<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
+        let node = decimals::widened_sides(node)?;
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
