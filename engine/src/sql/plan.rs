@@ -22,6 +22,7 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown,
     TableSource, Values, WindowUDF,
 };
+use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
@@ -37,7 +38,7 @@ use super::lookup_join::look_up_joins;
 use super::memory::Memory;
 use super::params::{ParamCell, ParamFunction, ParamValues};
 use super::scan::{SlotTable, TableFacts, TableSlot, Tables, own_slices_for_sorts};
-use super::stop::{RunContext, StopCell, make_joins_stoppable};
+use super::stop::{RunContext, StopCell, make_joins_stoppable, stoppable_rules};
 
 /// Most nodes of a logical plan: WITH queries are in place of their names by then.
 const MAX_NODES: usize = 2_000;
@@ -83,6 +84,7 @@ pub fn session(memory: &Memory, partitions: usize, passes: usize) -> SessionStat
         .with_config(config)
         .with_runtime_env(Arc::clone(&memory.environment))
         .with_default_features()
+        .with_optimizer_rules(stoppable_rules(Optimizer::new().rules))
         .with_physical_optimizer_rules(rules)
         .build()
 }

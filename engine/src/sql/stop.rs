@@ -3,8 +3,10 @@
 //! DataFusion's joins loop over their input without yielding to the runtime, so a join that finds no match in a billion
 //! pairs would outlive deadline and cancel. Scans ask before every batch; joins are made to yield after every batch they
 //! give; and a join's own condition asks each time it is evaluated, which is where a join without output spends its time. A
-//! semi or anti join has no output for most of its pairs, so it gets a condition where it has none.
+//! semi or anti join has no output for most of its pairs, so it gets a condition where it has none. The optimiser asks before
+//! each of its rules.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, RwLock};
@@ -14,7 +16,8 @@ use arrow_array::RecordBatch;
 use arrow_schema::{DataType, FieldRef, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DataFusionError, JoinType, Result as DfResult};
-use datafusion::logical_expr::ColumnarValue;
+use datafusion::logical_expr::{ColumnarValue, LogicalPlan};
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::lit;
 use datafusion::physical_plan::ExecutionPlan;
@@ -88,6 +91,46 @@ impl StopCell {
         match stopped {
             Some(stopped) => Err(DataFusionError::External(Box::new(stopped))),
             None => Ok(()),
+        }
+    }
+}
+
+thread_local! {
+    /// The run for which this thread makes a plan.
+    static PLANNING: RefCell<Option<RunContext>> = const { RefCell::new(None) };
+}
+
+/// Makes a plan on this thread for the run of `context`, and no longer than that run may take.
+pub fn planning<T>(context: &RunContext, plan: impl FnOnce() -> T) -> T {
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            PLANNING.set(None);
+        }
+    }
+    PLANNING.set(Some(context.clone()));
+    let _over = Over;
+    plan()
+}
+
+/// The rules with a [`StopRule`] before each.
+pub fn stoppable_rules(rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    rules.into_iter().flat_map(|rule| [Arc::new(StopRule) as Arc<dyn OptimizerRule + Send + Sync>, rule]).collect()
+}
+
+/// A rule of the optimiser that asks whether the run that is planned for has to end, and changes nothing.
+#[derive(Debug)]
+struct StopRule;
+
+impl OptimizerRule for StopRule {
+    fn name(&self) -> &str {
+        "stop"
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
+        match PLANNING.with_borrow(|context| context.as_ref().and_then(RunContext::stopped)) {
+            Some(stopped) => Err(DataFusionError::External(Box::new(stopped))),
+            None => Ok(Transformed::no(plan)),
         }
     }
 }
