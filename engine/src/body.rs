@@ -66,7 +66,7 @@ pub fn read<'a>(request: &'a Inflight, scratch: &'a mut Vec<u8>) -> Result<Body<
             block.write(0, bytes);
             let handle = block.handle();
             let read = request.read_own_table(block).map_err(|fault| Failure::invalid(fault.to_string()))?;
-            let table = InputTable { name: String::new(), schema: read.schema, batches: read.batches };
+            let table = InputTable { name: String::new(), schema: read.schema, batches: read.batches, inferred: false };
             Ok(Body::Tables(vec![table], handle.len + read.copied_bytes))
         }
         Payload::Inline(bytes) => Ok(Body::Bytes(codec, bytes)),
@@ -92,7 +92,7 @@ fn table(request: &Inflight, name: String, handle: &Handle) -> Result<(InputTabl
         let which = if name.is_empty() { String::new() } else { format!("table \"{name}\": ") };
         Failure::invalid(format!("{which}{fault}"))
     })?;
-    Ok((InputTable { name, schema: table.schema, batches: table.batches }, table.copied_bytes))
+    Ok((InputTable { name, schema: table.schema, batches: table.batches, inferred: false }, table.copied_bytes))
 }
 
 /// The params as a JSON object.

@@ -215,6 +215,10 @@ fn a_query_only_reads_and_is_bounded() {
     let selects = format!("select x from {}t{}", "(select x from ".repeat(200), ")".repeat(200));
     let long = format!("select x from t -- {}", "c".repeat(70_000));
     let commas = format!("select {} from t", vec!["x"; 20_000].join(","));
+    let letters = "a".repeat(8_000);
+    let bomb = format!("select length(replace(replace('{letters}', 'a', '{letters}'), 'a', '{letters}')) as n");
+    let steps: String = (1..40).map(|step| format!(", s{step} as (select s || s as s from s{})", step - 1)).collect();
+    let growth = format!("with s0 as (select x::varchar as s from t){steps} select max(length(s)) as n from s39");
     let mut doubling = "with a0 as (select x from t)".to_owned();
     for step in 1..40 {
         doubling += &format!(", a{step} as (select l.x from a{0} l, a{0} r)", step - 1);
@@ -234,6 +238,8 @@ fn a_query_only_reads_and_is_bounded() {
         &long,
         &commas,
         &doubling,
+        &bomb,
+        &growth,
     ]
     .map(String::as_str)
     .into_iter()
@@ -322,6 +328,34 @@ fn an_entrys_limits_its_form_of_answer_and_no_body_at_all() {
     assert_eq!(count_rows(&sorted.call(&client).ok()), 100, "the entry serves on");
     // An entry that needs a table says so.
     Ask::of("sorted").call(&client).fails(Outcome::InvalidInput, &["input \"t\" is missing"]);
+}
+
+#[test]
+fn an_entry_joins_two_inputs_in_every_codec_and_means_the_same_each_time() {
+    let sql =
+        "select region, sum(qty / 2) as halves from lines join goods using (good) group by region order by region";
+    let entry = json!([{"name": "halves", "kind": "sql", "sql": sql, "input": ["lines", "goods"]}]);
+    let worker = Worker::with(&manifest(entry), &[]);
+    let client = worker.client();
+    let body =
+        |qty: Value| json!({"goods": [{"good": 1, "region": "n", "note": null}], "lines": [{"good": 1, "qty": qty}]});
+    for codec in [Codec::Json, Codec::MsgPack] {
+        let ask = |qty: Value| {
+            let body = body(qty);
+            let bytes = if codec == Codec::Json { body.to_string().into_bytes() } else { msgpack(&body) };
+            let answer = Ask::of("halves").body(codec, &bytes).call(&client).ok();
+            (answer.value::<Value>()[0]["halves"].clone(), answer.head.plans)
+        };
+        // Integers until the first fraction comes, numbers from then on, whoever asks.
+        let is_first = codec == Codec::Json;
+        assert_eq!(ask(json!(7)), (if is_first { json!(3) } else { json!(3.5) }, u8::from(is_first)));
+        assert_eq!(ask(json!(7.5)), (json!(3.75), u8::from(is_first)));
+        assert_eq!(ask(json!(7)), (json!(3.5), 0));
+    }
+    let wrong = body(json!("seven")).to_string();
+    let failed = Ask::of("halves").body(Codec::Json, wrong.as_bytes()).call(&client);
+    failed.fails(Outcome::InvalidInput, &["halves", "row 0", "\"qty\"", "as in earlier requests", "\"schema\""]);
+    Ask::of("halves").body(Codec::Json, b"[]").call(&client).fails(Outcome::InvalidInput, &["\"lines\", \"goods\""]);
 }
 
 fn count_rows(answer: &Answer) -> usize {

@@ -3,17 +3,18 @@
 //!
 //! What a type becomes: integers, floats, booleans, text and null are themselves, and integers keep every digit. Decimals,
 //! dates, times, timestamps, durations and intervals are text (decimals so that they keep their digits). Lists are arrays,
-//! structs objects, maps objects with text keys. Binary is binary in MsgPack and hexadecimal text in JSON. NaN and infinity
-//! do not exist in JSON: they are an error naming row and column there, and themselves in MsgPack.
+//! structs objects, maps objects with text keys. Dictionaries, runs and unions are the values that they stand for. Binary is
+//! binary in MsgPack and hexadecimal text in JSON. NaN and infinity do not exist in JSON: they are an error naming row and
+//! column there, and themselves in MsgPack.
 
 use std::collections::HashSet;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, RunEndIndexType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, GenericListViewArray, OffsetSizeTrait, RecordBatch, RunArray};
 use arrow_schema::{ArrowError, DataType, Schema};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::util::display::{ArrayFormatter, DurationFormat, FormatOptions};
@@ -181,6 +182,10 @@ enum Values<'a> {
     Map(&'a ArrayRef, Vec<(usize, usize)>, Box<Values<'a>>, Box<Values<'a>>),
     /// A dictionary: the place of each row's value, and the values.
     Dictionary(&'a ArrayRef, Vec<usize>, Box<Values<'a>>),
+    /// Runs of one value: the place of each row's, and the values, which have the nulls.
+    Runs(Vec<usize>, Box<Values<'a>>),
+    /// One of several types: which of them each row has and where, and their values, which have the nulls.
+    Union(Vec<(usize, usize)>, Vec<Values<'a>>),
     /// Everything that is written as text.
     Text(&'a ArrayRef, ArrayFormatter<'a>),
 }
@@ -245,11 +250,44 @@ impl<'a> Values<'a> {
                 }
                 Self::Dictionary(array, dictionary.normalized_keys(), Box::new(Self::new(dictionary.values())?))
             }
+            DataType::ListView(_) => Self::list_view(array, array.as_list_view::<i32>())?,
+            DataType::LargeListView(_) => Self::list_view(array, array.as_list_view::<i64>())?,
+            DataType::RunEndEncoded(ends, _) => match ends.data_type() {
+                DataType::Int16 => Self::runs(array.as_run::<Int16Type>())?,
+                DataType::Int32 => Self::runs(array.as_run::<Int32Type>())?,
+                _ => Self::runs(array.as_run::<Int64Type>())?,
+            },
+            DataType::Union(fields, _) => {
+                let union = array.as_union();
+                let kinds: Vec<i8> = fields.iter().map(|(kind, _)| kind).collect();
+                let place = |row: usize| {
+                    let kind = union.type_id(row);
+                    (kinds.iter().position(|known| *known == kind).unwrap_or_default(), union.value_offset(row))
+                };
+                let values = kinds.iter().map(|kind| Self::new(union.child(*kind))).collect::<Result<_, _>>()?;
+                Self::Union((0..union.len()).map(place).collect(), values)
+            }
             _ => {
                 static FORMAT: std::sync::LazyLock<FormatOptions<'static>> = std::sync::LazyLock::new(text_format);
                 Self::Text(array, ArrayFormatter::try_new(array, &FORMAT)?)
             }
         })
+    }
+}
+
+impl<'a> Values<'a> {
+    fn list_view<O: OffsetSizeTrait>(
+        array: &'a ArrayRef,
+        list: &'a GenericListViewArray<O>,
+    ) -> Result<Self, ArrowError> {
+        let starts = list.offsets().iter().zip(list.sizes());
+        let bounds = starts.map(|(start, size)| (start.as_usize(), start.as_usize() + size.as_usize())).collect();
+        Ok(Self::List(array, bounds, Box::new(Self::new(list.values())?)))
+    }
+
+    fn runs<K: RunEndIndexType>(runs: &'a RunArray<K>) -> Result<Self, ArrowError> {
+        let places = (0..runs.len()).map(|row| runs.get_physical_index(row)).collect();
+        Ok(Self::Runs(places, Box::new(Self::new(runs.values())?)))
     }
 }
 
@@ -356,6 +394,11 @@ impl Serialize for Item<'_> {
                 true => serializer.serialize_none(),
                 false => Item { values, at: places[at] }.serialize(serializer),
             },
+            Values::Runs(places, values) => Item { values, at: places[at] }.serialize(serializer),
+            Values::Union(places, values) => {
+                let (kind, at) = places[at];
+                Item { values: &values[kind], at }.serialize(serializer)
+            }
             Values::Text(array, formatter) => match array.is_null(at) {
                 true => serializer.serialize_none(),
                 false => serializer.collect_str(&formatter.value(at).try_to_string().map_err(S::Error::custom)?),

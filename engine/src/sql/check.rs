@@ -9,7 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Value, ValueWithSpan, Visit, Visitor,
+    ArrayElemTypeDef, DataType, Expr, ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Value,
+    ValueWithSpan, Visit, Visitor,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -26,6 +27,9 @@ pub const MAX_OPERATORS: usize = 400;
 pub const MAX_NESTING: usize = 40;
 /// Most table references after every WITH query is put in place of its name.
 pub const MAX_TABLES: usize = 100;
+
+/// Most items of a list of a fixed size: a null of such a type has them all.
+const MAX_ITEMS: u64 = 1_024;
 
 /// Functions that make much out of little. They run while planning, outside of the memory pool and of every deadline.
 const AMPLIFIERS: [&str; 10] = [
@@ -50,6 +54,27 @@ pub struct Checked {
     pub params: BTreeSet<String>,
     /// The tables that it reads from outside itself, as written after folding to lower case.
     pub tables: BTreeSet<String>,
+    /// The columns that it may ask for.
+    pub columns: Asked,
+}
+
+/// The columns that a statement may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// `select *`, or a natural join.
+    All,
+    /// Those of a name that stands in the statement, whatever it stands for.
+    Named(BTreeSet<String>),
+}
+
+impl Asked {
+    /// Whether the statement may ask for a column of that name.
+    pub fn has(&self, column: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(column),
+        }
+    }
 }
 
 /// Who wrote the statement: a manifest is trusted with functions that a client is not.
@@ -67,6 +92,8 @@ pub fn check(sql: &str, source: Source) -> Result<Checked, String> {
     let dialect = GenericDialect {};
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|error| format!("not SQL: {error}"))?;
     check_size(&tokens)?;
+    let words = words(&tokens);
+    let is_natural = words.contains("natural");
 
     let mut statements = Parser::new(&dialect)
         .with_recursion_limit(8 * MAX_NESTING)
@@ -95,12 +122,24 @@ pub fn check(sql: &str, source: Source) -> Result<Checked, String> {
         with: HashMap::new(),
         with_queries: HashMap::new(),
         weights: vec![0],
+        asks_for_all: is_natural,
     };
     if let ControlFlow::Break(reason) = statement.visit(&mut search) {
         return Err(reason);
     }
-    let Search { params, tables, .. } = search;
-    Ok(Checked { statement, params, tables })
+    let Search { params, tables, asks_for_all, .. } = search;
+    let columns = if asks_for_all { Asked::All } else { Asked::Named(words) };
+    Ok(Checked { statement, params, tables, columns })
+}
+
+/// Every name in the statement, folded to lower case unless quoted, and every keyword.
+fn words(tokens: &[TokenWithSpan]) -> BTreeSet<String> {
+    let word = |token: &TokenWithSpan| match &token.token {
+        Token::Word(Word { value, quote_style: Some(_), .. }) => Some(value.clone()),
+        Token::Word(Word { value, .. }) => Some(value.to_lowercase()),
+        _ => None,
+    };
+    tokens.iter().filter_map(word).collect()
 }
 
 /// Counts what makes a tree wide and deep.
@@ -194,6 +233,8 @@ struct Search {
     with_queries: HashMap<*const Query, String>,
     /// Table references counted so far, one number per query around the current place.
     weights: Vec<usize>,
+    /// Columns that have no name in the statement are asked for.
+    asks_for_all: bool,
 }
 
 impl Search {
@@ -268,6 +309,8 @@ impl Visitor for Search {
         if select.into.is_some() {
             return refuse("SELECT INTO is not allowed: only a query is");
         }
+        let is_all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+        self.asks_for_all |= select.projection.iter().any(is_all);
         ControlFlow::Continue(())
     }
 
@@ -299,11 +342,19 @@ impl Visitor for Search {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<String> {
+        if let (Expr::Cast { data_type, .. }, Source::Client) = (expr, self.source)
+            && items(data_type) > MAX_ITEMS
+        {
+            return refuse(format!("{data_type} has more than {MAX_ITEMS} items, and each null has them all"));
+        }
         if let (Expr::Function(function), Source::Client) = (expr, self.source) {
             let name = function.name.to_string().to_lowercase();
             let name = name.trim_matches('"');
             if AMPLIFIERS.contains(&name) {
                 return refuse(format!("the function {name} is not available in ad-hoc SQL: its result has no bound"));
+            }
+            if name.starts_with("arrow_") && function.args.to_string().contains("FixedSize") {
+                return refuse(format!("{name} to a type of a fixed size is not available in ad-hoc SQL"));
             }
         }
         ControlFlow::Continue(())
@@ -322,6 +373,15 @@ impl Visitor for Search {
             };
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Items of the longest list of a fixed size in a type.
+fn items(data_type: &DataType) -> u64 {
+    match data_type {
+        DataType::Array(ArrayElemTypeDef::SquareBracket(item, size)) => size.unwrap_or_default().max(items(item)),
+        DataType::Array(ArrayElemTypeDef::AngleBracket(item) | ArrayElemTypeDef::Parenthesis(item)) => items(item),
+        _ => 0,
     }
 }
 
@@ -354,6 +414,23 @@ mod tests {
     }
 
     #[test]
+    fn the_columns_that_may_be_asked_for_are_known() {
+        let columns = |sql: &str| check(sql, Source::Manifest).unwrap().columns;
+        let named = columns("select Region, count(*) as n from t join \"U\" using (id) where \"Price\" > $min");
+        for (column, asked) in [("region", true), ("id", true), ("Price", true), ("price", false), ("other", false)] {
+            assert_eq!(named.has(column), asked, "{column}");
+        }
+        for sql in [
+            "select * from t",
+            "select a from (select t.* from t) u",
+            "select a from t natural join u",
+            "select * except (a) from t",
+        ] {
+            assert_eq!(columns(sql), Asked::All, "{sql}");
+        }
+    }
+
+    #[test]
     fn only_one_query_is_allowed() {
         for (sql, expected) in [
             ("", "no statement"),
@@ -372,6 +449,9 @@ mod tests {
             ("select * from generate_series(1, 1000000000)", "table functions"),
             ("select * from information_schema.tables", "one part"),
             ("select repeat('a', 1000000000)", "repeat is not available"),
+            ("select cast(null as int[1000000000])", "more than 1024 items"),
+            ("select null::int[2][1000000000][]", "more than 1024 items"),
+            ("select arrow_cast(null, 'FixedSizeList(1000000000, Int64)')", "arrow_cast to a type of a fixed size"),
             ("with recursive a as (select 1 union all select * from a) select * from a", "RECURSIVE"),
             ("select * from t where a = $1", "hint: write $name"),
             ("select * from t where a = ?", "hint: write $name"),

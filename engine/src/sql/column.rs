@@ -1,4 +1,5 @@
-//! One column while rows arrive: its type widens as values ask for it, or is declared and values must fit.
+//! One column while rows arrive: its type widens as values ask for it, from what an earlier request had on, or is declared and
+//! values must fit.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, NullArray};
 use arrow_schema::DataType;
 
+use super::instants::UTC;
 use super::temporal;
 
 /// A value of a row, before its column has taken it.
@@ -43,8 +45,19 @@ impl Cell<'_> {
 #[derive(Debug, Default)]
 pub struct Column {
     values: Values,
-    /// The type stays what it is.
-    declared: bool,
+    /// Where the type comes from.
+    origin: Origin,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Origin {
+    /// The values themselves.
+    #[default]
+    Inferred,
+    /// Those of an earlier request.
+    Remembered,
+    /// The manifest: it stays what it is.
+    Declared,
 }
 
 #[derive(Debug, Default)]
@@ -68,10 +81,18 @@ impl Column {
             DataType::Int64 => Values::Int(Int64Builder::new()),
             DataType::Float64 => Values::Float(Float64Builder::new()),
             DataType::Date32 => Values::Date(Date32Builder::new()),
-            DataType::Timestamp(..) => Values::Timestamp(TimestampMicrosecondBuilder::new()),
+            DataType::Timestamp(..) => Values::Timestamp(TimestampMicrosecondBuilder::new().with_timezone(UTC)),
             _ => Values::Text(StringBuilder::new()),
         };
-        Self { values, declared: true }
+        Self { values, origin: Origin::Declared }
+    }
+
+    /// A column of the type that it had in an earlier request: one of those that are inferred.
+    pub fn remembered(data_type: &DataType) -> Self {
+        match data_type {
+            DataType::Null => Self::default(),
+            data_type => Self { origin: Origin::Remembered, ..Self::declared(data_type) },
+        }
     }
 
     /// Takes the value of row `row`. Rows in between that had none are null.
@@ -82,7 +103,7 @@ impl Column {
         if matches!(cell, Cell::Null) {
             return Ok(()); // filled in by the next value, or at the end
         }
-        if !self.declared {
+        if self.origin != Origin::Declared {
             self.widen(&cell, row)?;
         }
         self.values.fill(row);
@@ -115,7 +136,16 @@ impl Column {
             }
             _ => false,
         };
-        if fits { Ok(()) } else { Err(format!("expected {}, got {}", self.values.kind(), cell.describe())) }
+        if fits {
+            return Ok(());
+        }
+        let (why, hint) = match self.origin {
+            Origin::Remembered => {
+                (", as in earlier requests", "; hint: declare the column's type in the entry's \"schema\"")
+            }
+            Origin::Inferred | Origin::Declared => ("", ""),
+        };
+        Err(format!("expected {}{why}, got {}{hint}", self.values.kind(), cell.describe()))
     }
 
     /// Changes an inferred type where this value asks for it.

@@ -24,6 +24,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 
+use super::monotone::{judged_by_bounds, without_floats};
 use super::stop::StopCell;
 
 /// A table in one Parquet file, or in all that lie in and below a folder.
@@ -161,9 +162,10 @@ impl DiskFile {
         let metadata = self.footer.metadata();
         let all = ParquetAccessPlan::new_all(metadata.num_row_groups());
         let schema = self.footer.schema();
-        let predicate = condition.and_then(|condition| {
-            PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).build(Arc::clone(condition))
-        });
+        let predicate = condition
+            .and_then(|condition| without_floats(condition, schema))
+            .and_then(|condition| judged_by_bounds(&condition, schema))
+            .and_then(|condition| PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).build(condition));
         let mut filter = RowGroupAccessPlanFilter::new(all);
         if let Some(predicate) = predicate {
             let metrics = ParquetFileMetrics::new(0, "", &ExecutionPlanMetricsSet::new());

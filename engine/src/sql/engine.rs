@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
 
+use super::bounded::{bounded, check_values};
 use super::catalog::{Catalog, Version};
 use super::check::{Checked, Source, check};
 use super::entry::{SqlEntry, SqlSpec};
@@ -25,7 +26,7 @@ use super::params::inferred_values;
 use super::plan::{PlanCopy, logical, run_values, session, with_values};
 use super::run::{AnswerLimits, RunError, collect};
 use super::scan::{TableData, TableFacts, Tables};
-use super::stop::RunContext;
+use super::stop::{RunContext, planning};
 
 /// From this size class on (65,536 rows) a table is scanned by all threads: below, handing rows over costs more than it saves.
 const WIDE_CLASS: u32 = 2;
@@ -61,6 +62,8 @@ pub struct InputTable {
     pub name: String,
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
+    /// Its types are those of the values in its rows: nobody declared them.
+    pub inferred: bool,
 }
 
 /// An answer: batches of `schema`, none of them empty.
@@ -206,9 +209,8 @@ impl SqlEngine {
             }
         }
         shared.add_own(&checked, &mut given);
-        if let Some(stopped) = context.stopped() {
-            return Err(stop_failure(WHO, stopped));
-        }
+        let in_time = || context.stopped().map_or(Ok(()), |stopped| Err(stop_failure(WHO, stopped)));
+        in_time()?;
 
         let prepared = shared.once.of(&given);
         let schemas = schemas_of(&given);
@@ -216,8 +218,11 @@ impl SqlEngine {
         let planned = |error: DataFusionError| failure(&statement, &error);
         shared.planner_runs.fetch_add(1, Ordering::Relaxed);
         let plan = logical(&prepared.state, &checked, &given, &BTreeMap::new()).map_err(planned)?;
-        let plan = with_values(plan, &run_values(&values)).map_err(planned)?;
-        let plan = prepared.state.optimize(&plan).map_err(planned)?;
+        let plan = bounded(with_values(plan, &run_values(&values)).map_err(planned)?).map_err(planned)?;
+        in_time()?;
+        let plan = planning(context, || prepared.state.optimize(&plan)).map_err(planned)?;
+        check_values(&plan).map_err(planned)?;
+        in_time()?;
         let facts = shared.facts(&given, true);
         let copy = shared.runtime.block_on(PlanCopy::new(&prepared.state, plan, &facts)).map_err(planned)?;
         copy.arm(&given, &values, context).map_err(planned)?;

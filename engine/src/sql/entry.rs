@@ -19,6 +19,7 @@ use super::params::{ParamType, declared_values, listed};
 use super::plan::logical;
 use super::run::RunError;
 use super::scan::{TableData, Tables};
+use super::seen::{Known, Seen};
 use super::stop::RunContext;
 
 /// A SQL entry as the manifest describes it.
@@ -55,6 +56,7 @@ pub struct SqlEntry {
     schemas: BTreeMap<String, SchemaRef>,
     spec: SqlSpec,
     plans: KeptPlans,
+    seen: Seen,
 }
 
 impl SqlEntry {
@@ -91,6 +93,7 @@ impl SqlEntry {
             schemas,
             spec,
             plans: KeptPlans::default(),
+            seen: Seen::default(),
         };
         entry.plan_at_start()?;
         Ok(entry)
@@ -101,9 +104,12 @@ impl SqlEntry {
         &self.spec
     }
 
-    /// Columns that the manifest declares for an input.
-    pub fn schema(&self, input: &str) -> Option<&SchemaRef> {
-        self.schemas.get(input)
+    /// What is known of an input before its rows are read.
+    pub(super) fn known(&self, input: &str) -> Known {
+        match self.schemas.get(input) {
+            Some(schema) => Known::Declared(Arc::clone(schema)),
+            None => self.seen.known(input, &self.checked.columns),
+        }
     }
 
     /// Runs the entry on the calling thread. `params` may hold more than the statement uses.
@@ -116,6 +122,8 @@ impl SqlEntry {
         let shared = &self.shared;
         let invalid = |reason| Failure::invalid(format!("{}: {reason}", self.who));
         let values = declared_values(&self.spec.params, params).map_err(invalid)?;
+        let inferred: Vec<String> =
+            inputs.iter().filter(|table| table.inferred).map(|table| table.name.clone()).collect();
         let mut tables = self.inputs(inputs).map_err(invalid)?;
         shared.add_own(&self.checked, &mut tables);
         if let Some(name) = self.checked.tables.iter().find(|name| !tables.contains_key(*name)) {
@@ -128,6 +136,9 @@ impl SqlEntry {
         let schemas = schemas_of(&tables);
         let statement = Said { who: &self.who, sql: &self.spec.sql, tables: &schemas, memory: shared.memory.bytes };
         let wrong = |error: DataFusionError| failure(&statement, &error);
+        for name in &inferred {
+            self.leave_what_is_asked_for(name, &mut tables).map_err(invalid)?;
+        }
 
         let prepared = shared.kept.of(&tables);
         let mut plans = 0;
@@ -159,6 +170,7 @@ impl SqlEntry {
         match shared.run(&copy, &task, context, limits) {
             Ok(answer) => {
                 form.give_back(copy, values);
+                inferred.iter().for_each(|name| self.seen.keep(name, &tables[name].schema));
                 Ok(SqlAnswer { plans, ..answer })
             }
             Err(error) => {
@@ -172,6 +184,22 @@ impl SqlEntry {
                 })
             }
         }
+    }
+
+    /// Takes away the columns of an input that the statement has no name for: whether they are there makes no difference to
+    /// its plan.
+    fn leave_what_is_asked_for(&self, name: &str, tables: &mut Tables) -> Result<(), String> {
+        let Some(table) = tables.get(name) else { return Ok(()) };
+        let asked = |(_, field): &(usize, &Arc<Field>)| self.checked.columns.has(field.name());
+        let columns: Vec<usize> = table.schema.fields().iter().enumerate().filter(asked).map(|(at, _)| at).collect();
+        if columns.len() < table.schema.fields().len() {
+            let project = |error: arrow_schema::ArrowError| format!("input \"{name}\": {error}");
+            let schema = Arc::new(table.schema.project(&columns).map_err(project)?);
+            let batches = table.batches.iter().map(|batch| batch.project(&columns)).collect::<Result<_, _>>();
+            let data = TableData::new(schema, batches.map_err(project)?)?;
+            tables.insert(name.to_owned(), Arc::new(data));
+        }
+        Ok(())
     }
 
     /// The declared inputs out of what the request brings.

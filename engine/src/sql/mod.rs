@@ -14,6 +14,7 @@
 //! An ad-hoc query takes the same way and is planned each time, with its values and exact table sizes.
 
 pub mod answer;
+mod bounded;
 mod catalog;
 mod check;
 mod column;
@@ -24,16 +25,19 @@ mod entry;
 mod errors;
 mod files;
 mod group_limit;
+mod instants;
 mod kept;
 mod loading;
 mod lookup_join;
 mod memory;
+mod monotone;
 mod params;
 mod pieces;
 mod plan;
 pub mod rows;
 mod run;
 mod scan;
+mod seen;
 mod stop;
 mod temporal;
 #[cfg(test)]

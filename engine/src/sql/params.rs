@@ -11,6 +11,7 @@ use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use serde_json::{Map, Value};
 
+use super::instants::UTC;
 use super::temporal;
 
 /// The type of a parameter, or of a column in a declared input schema.
@@ -22,7 +23,7 @@ pub enum ParamType {
     Bool,
     /// Days, written `2026-11-23`.
     Date,
-    /// Microseconds in UTC without a zone, written `2026-11-23T18:05:00Z` or without the Z.
+    /// A moment: microseconds in UTC, written `2026-11-23T18:05:00Z` or without the Z.
     Timestamp,
 }
 
@@ -49,7 +50,7 @@ impl ParamType {
             Self::Utf8 => DataType::Utf8,
             Self::Bool => DataType::Boolean,
             Self::Date => DataType::Date32,
-            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
         }
     }
 
@@ -69,7 +70,7 @@ impl ParamType {
             (Self::Bool, Value::String(text)) => ScalarValue::Boolean(Some(text.trim().to_lowercase().parse().ok()?)),
             (Self::Date, Value::String(text)) => ScalarValue::Date32(Some(temporal::parse_date(text)?)),
             (Self::Timestamp, Value::String(text)) => {
-                ScalarValue::TimestampMicrosecond(Some(temporal::parse_timestamp(text)?), None)
+                ScalarValue::TimestampMicrosecond(Some(temporal::parse_timestamp(text)?), Some(UTC.into()))
             }
             _ => return None,
         })
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!(values["float64"], ScalarValue::Float64(Some(2.0)));
         assert_eq!(values["int64"], ScalarValue::Int64(Some(-3)));
         assert_eq!(values["date"], ScalarValue::Date32(Some(1)));
-        assert_eq!(values["timestamp"], ScalarValue::TimestampMicrosecond(Some(1_500_000), None));
+        assert_eq!(values["timestamp"], ScalarValue::TimestampMicrosecond(Some(1_500_000), Some(UTC.into())));
         let nulls: Map<String, Value> = types.keys().map(|name| (name.clone(), Value::Null)).collect();
         assert!(declared_values(&types, &nulls).unwrap().values().all(ScalarValue::is_null));
     }

@@ -4,7 +4,7 @@
 //! information schema to reach, so a statement cannot read what it was not given.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow_schema::{DataType, Field, SchemaRef, TimeUnit};
@@ -17,10 +17,12 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner};
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableProviderFilterPushDown,
     TableSource, Values, WindowUDF,
 };
+use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
@@ -31,21 +33,24 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use super::check::Checked;
 use super::decimals;
 use super::group_limit::limit_groups;
+use super::instants;
 use super::lookup_join::look_up_joins;
 use super::memory::Memory;
 use super::params::{ParamCell, ParamFunction, ParamValues};
 use super::scan::{SlotTable, TableFacts, TableSlot, Tables, own_slices_for_sorts};
-use super::stop::{RunContext, StopCell, make_joins_stoppable};
+use super::stop::{RunContext, StopCell, make_joins_stoppable, stoppable_rules};
 
 /// Most nodes of a logical plan: WITH queries are in place of their names by then.
 const MAX_NODES: usize = 2_000;
 
 /// Functions of the clock become parameters of every run: DataFusion would fold the time of planning into a kept plan.
-const CLOCK: [(&str, DataType); 3] = [
-    ("now", DataType::Timestamp(TimeUnit::Nanosecond, None)),
-    ("current_date", DataType::Date32),
-    ("current_time", DataType::Time64(TimeUnit::Nanosecond)),
-];
+static CLOCK: LazyLock<[(&str, DataType); 3]> = LazyLock::new(|| {
+    [
+        ("now", DataType::Timestamp(TimeUnit::Nanosecond, Some(instants::UTC.into()))),
+        ("current_date", DataType::Date32),
+        ("current_time", DataType::Time64(TimeUnit::Nanosecond)),
+    ]
+});
 
 /// Rows of a batch where several threads work on a question: fewer batches cost less each, and what an operator holds of one
 /// still lies in a core's cache.
@@ -79,6 +84,7 @@ pub fn session(memory: &Memory, partitions: usize, passes: usize) -> SessionStat
         .with_config(config)
         .with_runtime_env(Arc::clone(&memory.environment))
         .with_default_features()
+        .with_optimizer_rules(stoppable_rules(Optimizer::new().rules))
         .with_physical_optimizer_rules(rules)
         .build()
 }
@@ -130,7 +136,26 @@ pub fn logical(
         }
         other => Ok(Transformed::no(other)),
     })?;
-    decimals::widened(plan)
+    rewrite_operands(plan)
+}
+
+/// Gives operands the types that they are computed with, where DataFusion's own choice would be wrong or dear.
+fn rewrite_operands(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    plan.transform_up_with_subqueries(|node| {
+        let node = decimals::widened_sides(node)?;
+        let schema = merge_schema(&node.inputs());
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let changed = expr.transform_up(|expr| {
+                let widened = decimals::widened(expr, &schema)?;
+                widened.transform_data(|expr| Ok(instants::aligned(expr, &schema)))
+            })?;
+            Ok(if changed.transformed { changed.update_data(|expr| name.restore(expr)) } else { changed })
+        })?;
+        node.map_data(LogicalPlan::recompute_schema)
+    })
+    .map(|plan| plan.data)
 }
 
 /// `values` and the clock, by the identifiers that open parameters have in a logical plan.
@@ -138,7 +163,7 @@ pub fn run_values(values: &ParamValues) -> ParamValues {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
     const DAY: i64 = 86_400_000_000_000;
     let clock = [
-        ("$now()", ScalarValue::TimestampNanosecond(Some(nanos), None)),
+        ("$now()", ScalarValue::TimestampNanosecond(Some(nanos), Some(instants::UTC.into()))),
         ("$current_date()", ScalarValue::Date32(Some((nanos / DAY) as i32))),
         ("$current_time()", ScalarValue::Time64Nanosecond(Some(nanos % DAY))),
     ];
@@ -249,7 +274,7 @@ impl PlanCopy {
 }
 
 /// Rewrites every expression of a plan, subqueries included; columns keep their names, and schemas follow the new types.
-fn rewrite(plan: LogicalPlan, change: &dyn Fn(Expr) -> DfResult<Transformed<Expr>>) -> DfResult<LogicalPlan> {
+pub fn rewrite(plan: LogicalPlan, change: &dyn Fn(Expr) -> DfResult<Transformed<Expr>>) -> DfResult<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {

@@ -4,9 +4,10 @@
 //! `{"orders": [{...}, ...], "min": 10}` holds a table under the name of each input; the rest are parameters.
 //!
 //! Types come from the manifest's schema where it has one. Else they are inferred over all rows: integers are int64, numbers
-//! with a fraction (or both) float64, text utf8, true and false bool, nothing but null the null type. A column that mixes
-//! others, a nested value, or a value that would lose digits is an error naming row and column. A key that a row lacks is
-//! null. Depth is bounded by what is read: a row holds single values only, parameters at most [`MAX_DEPTH`] levels.
+//! with a fraction (or both) float64, text utf8, true and false bool, nothing but null the null type. What the first request
+//! that is answered had is remembered (`seen`). A column that mixes others, a nested value, or a value that would lose digits
+//! is an error naming row and column. A key that a row lacks is null. Depth is bounded by what is read: a row holds single
+//! values only, parameters at most [`MAX_DEPTH`] levels.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +15,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{Field, Schema};
 use rmp_serde::decode::Error as DecodeError;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -26,6 +27,7 @@ use super::column::{Cell, Column};
 use super::engine::InputTable;
 use super::entry::SqlEntry;
 use super::params::listed;
+use super::seen::Known;
 
 /// Deepest nesting of a parameter in MsgPack; JSON has serde_json's own bound of 128.
 pub const MAX_DEPTH: usize = 100;
@@ -52,18 +54,12 @@ pub struct Rows {
 
 /// Decodes `body` for `entry`. Messages name entry, input, row (from 0) and column.
 pub fn decode(entry: &SqlEntry, format: RowFormat, body: &[u8]) -> Result<Rows, Failure> {
-    let inputs = &entry.spec().input;
-    let inputs: Vec<(&str, Option<&SchemaRef>)> =
-        inputs.iter().map(|name| (name.as_str(), entry.schema(name))).collect();
+    let inputs: Vec<(&str, Known)> = entry.spec().input.iter().map(|name| (name.as_str(), entry.known(name))).collect();
     decode_inputs(&inputs, format, body)
         .map_err(|reason| Failure::invalid(format!("entry \"{}\": {reason}", entry.spec().name)))
 }
 
-pub(super) fn decode_inputs(
-    inputs: &[(&str, Option<&SchemaRef>)],
-    format: RowFormat,
-    body: &[u8],
-) -> Result<Rows, String> {
+pub(super) fn decode_inputs(inputs: &[(&str, Known)], format: RowFormat, body: &[u8]) -> Result<Rows, String> {
     let seed = BodySeed { inputs, budget: FREE_CELLS + CELLS_PER_BYTE * body.len() };
     match format {
         RowFormat::Json => {
@@ -86,7 +82,7 @@ pub(super) fn decode_inputs(
 
 /// The body: rows, or an object of tables and parameters.
 struct BodySeed<'a> {
-    inputs: &'a [(&'a str, Option<&'a SchemaRef>)],
+    inputs: &'a [(&'a str, Known)],
     budget: usize,
 }
 
@@ -111,14 +107,14 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, rows: A) -> Result<Rows, A::Error> {
-        let [(name, schema)] = self.inputs else {
+        let [(name, known)] = self.inputs else {
             let names: Vec<String> = self.inputs.iter().map(|(name, _)| name.to_string()).collect();
             return Err(de::Error::custom(format!(
                 "an array stands for the only input, but the inputs are {}; hint: send an object of tables",
                 listed(names.iter())
             )));
         };
-        let table = TableSeed { name, schema: *schema, budget: self.budget }.visit_seq(rows)?;
+        let table = TableSeed { name, known, budget: self.budget }.visit_seq(rows)?;
         Ok(Rows { tables: vec![table], params: Map::new() })
     }
 
@@ -127,8 +123,8 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
         let mut budget = self.budget;
         while let Some(key) = fields.next_key::<String>()? {
             match self.inputs.iter().find(|(name, _)| *name == key) {
-                Some((name, schema)) => {
-                    let table: InputTable = fields.next_value_seed(TableSeed { name, schema: *schema, budget })?;
+                Some((name, known)) => {
+                    let table: InputTable = fields.next_value_seed(TableSeed { name, known, budget })?;
                     if rows.tables.iter().any(|known| known.name == table.name) {
                         return Err(de::Error::custom(format!("table \"{name}\" is given twice")));
                     }
@@ -149,7 +145,7 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
 /// One table: an array of objects.
 struct TableSeed<'a> {
     name: &'a str,
-    schema: Option<&'a SchemaRef>,
+    known: &'a Known,
     /// Most cells, absent ones included.
     budget: usize,
 }
@@ -170,7 +166,7 @@ impl<'de> Visitor<'de> for TableSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<InputTable, A::Error> {
-        let mut columns = Columns::new(self.schema);
+        let mut columns = Columns::new(self.known);
         let mut count = 0;
         while rows.next_element_seed(RowSeed { table: self.name, row: count, columns: &mut columns })?.is_some() {
             count += 1;
@@ -192,16 +188,33 @@ struct Columns {
     names: Vec<String>,
     columns: Vec<Column>,
     places: HashMap<String, usize>,
-    /// Declared columns are all there are; a key beyond them is skipped.
-    declared: bool,
+    /// Those that are known are all there are; a key beyond them is skipped.
+    complete: bool,
+    /// The types are those of the values, and not declared.
+    inferred: bool,
 }
 
 impl Columns {
-    fn new(schema: Option<&SchemaRef>) -> Self {
-        let mut columns =
-            Self { names: Vec::new(), columns: Vec::new(), places: HashMap::new(), declared: schema.is_some() };
-        for field in schema.iter().flat_map(|schema| schema.fields()) {
-            columns.add(field.name().clone(), Column::declared(field.data_type()));
+    fn new(known: &Known) -> Self {
+        let mut columns = Self {
+            names: Vec::new(),
+            columns: Vec::new(),
+            places: HashMap::new(),
+            complete: !matches!(known, Known::Nothing | Known::Seen { complete: false, .. }),
+            inferred: !matches!(known, Known::Declared(_)),
+        };
+        match known {
+            Known::Nothing => {}
+            Known::Declared(schema) => {
+                for field in schema.fields() {
+                    columns.add(field.name().clone(), Column::declared(field.data_type()));
+                }
+            }
+            Known::Seen { schema, .. } => {
+                for field in schema.fields() {
+                    columns.add(field.name().clone(), Column::remembered(field.data_type()));
+                }
+            }
         }
         columns
     }
@@ -220,7 +233,7 @@ impl Columns {
         }
         match self.places.get(key) {
             Some(place) => Ok(Some(*place)),
-            None if self.declared => Ok(None),
+            None if self.complete => Ok(None),
             None if self.columns.len() == MAX_COLUMNS => Err(format!("more than {MAX_COLUMNS} columns")),
             None => Ok(Some(self.add(key.to_string(), Column::default()))),
         }
@@ -238,7 +251,7 @@ impl Columns {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options)
             .map_err(|error| format!("table \"{name}\": {error}"))?;
-        Ok(InputTable { name: name.to_string(), schema, batches: vec![batch] })
+        Ok(InputTable { name: name.to_string(), schema, batches: vec![batch], inferred: self.inferred })
     }
 }
 

@@ -38,7 +38,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Par
 use super::disk::{DiskScan, DiskTable, with_run_values};
 use super::pieces::Pieces;
 use super::stop::StopCell;
-use super::zones::{ZONE_ROWS, ZoneMaps};
+use super::zones::{Stretch, ZONE_ROWS, ZoneMaps};
 
 /// Smaller tables are read whole: judging a condition takes longer.
 const ZONED_ROWS: usize = 4 * ZONE_ROWS;
@@ -212,6 +212,8 @@ pub struct SlotScan {
     projection: Option<Vec<usize>>,
     /// What the rows that matter fulfil, in terms of the whole table: where no such row is, nothing need be read.
     condition: Option<Arc<dyn PhysicalExpr>>,
+    /// What of the table the condition leaves in this run: judged by the first partition, for all.
+    kept: Mutex<Option<Option<Vec<Stretch>>>>,
     /// Slices are copied: their reader holds many of them, and each would count as large as the batch that it is cut from.
     own_slices: bool,
     statistics: Arc<Statistics>,
@@ -260,6 +262,7 @@ impl SlotScan {
         Ok(Self {
             projection,
             condition,
+            kept: Mutex::default(),
             own_slices: false,
             statistics: Arc::new(statistics),
             slot: Arc::clone(&table.slot),
@@ -270,17 +273,31 @@ impl SlotScan {
 }
 
 impl SlotScan {
-    /// The same leaf, whose slices have memory of their own.
-    fn with_own_slices(&self) -> Self {
+    /// The same leaf for another run, or whose slices have memory of their own.
+    fn copied(&self, own_slices: bool) -> Self {
         Self {
             projection: self.projection.clone(),
             condition: self.condition.clone(),
-            own_slices: true,
+            kept: Mutex::default(),
+            own_slices,
             statistics: Arc::clone(&self.statistics),
             slot: Arc::clone(&self.slot),
             stop: Arc::clone(&self.stop),
             properties: Arc::clone(&self.properties),
         }
+    }
+
+    /// The stretches of `data` to read; `None`: all.
+    fn kept(&self, data: &TableData) -> DfResult<Option<Vec<Stretch>>> {
+        let (Some(zones), Some(condition)) = (&data.zones, &self.condition) else { return Ok(None) };
+        let mut kept = self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Ok(match &*kept {
+            Some(kept) => kept.clone(),
+            None => {
+                let condition = with_run_values(condition, &data.schema)?;
+                kept.insert(zones.kept(&condition, &|| self.stop.check())?).clone()
+            }
+        })
     }
 }
 
@@ -302,7 +319,7 @@ pub fn own_slices_for_sorts(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn Ex
 /// As far down as rows are only handed on.
 fn with_own_slices(node: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
     if let Some(scan) = node.downcast_ref::<SlotScan>() {
-        return Ok(Arc::new(scan.with_own_slices()));
+        return Ok(Arc::new(scan.copied(true)));
     }
     let hands_on = node.is::<ProjectionExec>()
         || node.is::<FilterExec>()
@@ -355,7 +372,12 @@ impl ExecutionPlan for SlotScan {
         _: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        Ok(self) // a leaf without state of its own
+        Ok(self)
+    }
+
+    /// Without what the condition left in this run.
+    fn reset_state(self: Arc<Self>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(self.copied(self.own_slices)))
     }
 
     fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -378,10 +400,7 @@ impl ExecutionPlan for SlotScan {
             let stream = RecordBatchStreamAdapter::new(self.schema(), futures::stream::iter(scan));
             return Ok(Box::pin(cooperative(stream)));
         }
-        let kept = match (&data.zones, &self.condition) {
-            (Some(zones), Some(condition)) => zones.kept(&with_run_values(condition, &data.schema)?),
-            _ => None,
-        };
+        let kept = self.kept(&data)?;
         let pieces = Pieces::new(
             data,
             kept,

@@ -2,8 +2,11 @@
 //!
 //! DataFusion's joins loop over their input without yielding to the runtime, so a join that finds no match in a billion
 //! pairs would outlive deadline and cancel. Scans ask before every batch; joins are made to yield after every batch they
-//! give; and a join's own condition asks each time it is evaluated, which is where a join without output spends its time.
+//! give; and a join's own condition asks each time it is evaluated, which is where a join without output spends its time. A
+//! semi or anti join has no output for most of its pairs, so it gets a condition where it has none. The optimiser asks before
+//! each of its rules.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, RwLock};
@@ -12,9 +15,11 @@ use std::time::Instant;
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, FieldRef, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DataFusionError, Result as DfResult};
-use datafusion::logical_expr::ColumnarValue;
+use datafusion::common::{DataFusionError, JoinType, Result as DfResult};
+use datafusion::logical_expr::{ColumnarValue, LogicalPlan};
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::lit;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::utils::JoinFilter;
@@ -90,18 +95,58 @@ impl StopCell {
     }
 }
 
+thread_local! {
+    /// The run for which this thread makes a plan.
+    static PLANNING: RefCell<Option<RunContext>> = const { RefCell::new(None) };
+}
+
+/// Makes a plan on this thread for the run of `context`, and no longer than that run may take.
+pub fn planning<T>(context: &RunContext, plan: impl FnOnce() -> T) -> T {
+    struct Over;
+    impl Drop for Over {
+        fn drop(&mut self) {
+            PLANNING.set(None);
+        }
+    }
+    PLANNING.set(Some(context.clone()));
+    let _over = Over;
+    plan()
+}
+
+/// The rules with a [`StopRule`] before each.
+pub fn stoppable_rules(rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    rules.into_iter().flat_map(|rule| [Arc::new(StopRule) as Arc<dyn OptimizerRule + Send + Sync>, rule]).collect()
+}
+
+/// A rule of the optimiser that asks whether the run that is planned for has to end, and changes nothing.
+#[derive(Debug)]
+struct StopRule;
+
+impl OptimizerRule for StopRule {
+    fn name(&self) -> &str {
+        "stop"
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
+        match PLANNING.with_borrow(|context| context.as_ref().and_then(RunContext::stopped)) {
+            Some(stopped) => Err(DataFusionError::External(Box::new(stopped))),
+            None => Ok(Transformed::no(plan)),
+        }
+    }
+}
+
 /// Makes every join in `plan` stoppable through `cell`.
 pub fn make_joins_stoppable(plan: Arc<dyn ExecutionPlan>, cell: &Arc<StopCell>) -> DfResult<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         let node: Arc<dyn ExecutionPlan> = if let Some(join) = node.downcast_ref::<HashJoinExec>() {
-            match join.filter() {
-                Some(filter) => Arc::new(join.builder().with_filter(Some(stoppable(filter, cell))).build()?),
+            match condition(join.filter(), join.join_type(), cell) {
+                Some(condition) => Arc::new(join.builder().with_filter(Some(condition)).build()?),
                 None => node,
             }
         } else if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
-            match join.filter() {
-                Some(filter) => {
-                    Arc::new(NestedLoopJoinExecBuilder::from(join).with_filter(Some(stoppable(filter, cell))).build()?)
+            match condition(join.filter(), join.join_type(), cell) {
+                Some(condition) => {
+                    Arc::new(NestedLoopJoinExecBuilder::from(join).with_filter(Some(condition)).build()?)
                 }
                 None => node,
             }
@@ -118,6 +163,26 @@ pub fn make_joins_stoppable(plan: Arc<dyn ExecutionPlan>, cell: &Arc<StopCell>) 
 fn stoppable(filter: &JoinFilter, cell: &Arc<StopCell>) -> JoinFilter {
     let condition = StoppableCondition { inner: Arc::clone(filter.expression()), cell: Arc::clone(cell) };
     JoinFilter::new(Arc::new(condition), filter.column_indices().to_vec(), Arc::clone(filter.schema()))
+}
+
+/// The condition with which a join asks; `None`: it has none, and asks with each batch that it gives.
+fn condition(filter: Option<&JoinFilter>, kind: &JoinType, cell: &Arc<StopCell>) -> Option<JoinFilter> {
+    match filter {
+        Some(filter) => Some(stoppable(filter, cell)),
+        None => gives_no_pairs(kind).then(|| stoppable_without_condition(cell)),
+    }
+}
+
+/// Whether a join goes through its pairs and gives none of them: rows are in its answer for having one, or none.
+fn gives_no_pairs(kind: &JoinType) -> bool {
+    use JoinType::{LeftAnti, LeftMark, LeftSemi, RightAnti, RightMark, RightSemi};
+    matches!(kind, LeftSemi | LeftAnti | LeftMark | RightSemi | RightAnti | RightMark)
+}
+
+/// What such a join asks of its pairs when it has no condition of its own: nothing, but each time.
+fn stoppable_without_condition(cell: &Arc<StopCell>) -> JoinFilter {
+    let condition = StoppableCondition { inner: lit(true), cell: Arc::clone(cell) };
+    JoinFilter::new(Arc::new(condition), Vec::new(), Arc::new(Schema::empty()))
 }
 
 /// A condition that asks whether the run has to end each time it is evaluated.

@@ -5,14 +5,13 @@
 //! shows only when the keys are there, so [`LookupJoinExec`] has the general join with it and hands over to that one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array, new_null_array};
 use arrow_schema::SchemaRef;
-use datafusion::arrow::compute::{BatchCoalescer, concat_batches, take};
+use datafusion::arrow::compute::{BatchCoalescer, concat, concat_batches, take};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, JoinType, NullEquality, Result as DfResult};
-use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
@@ -20,11 +19,12 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
-use self::table::{Table, is_key};
+use self::table::{Slots, Table, is_key};
 
 mod table;
 #[cfg(test)]
@@ -197,33 +197,85 @@ async fn build(
         memory.try_grow(slice_bytes(&batch)?)?;
         batches.push(batch);
     }
-    let table = table(&batches, &left.schema(), key, memory)?;
-    Ok(match table {
-        Some(table) => Built::Table(Arc::new(table)),
-        None => {
-            let left = MemorySourceConfig::try_new_exec(&[batches], left.schema(), None)?;
-            let right = Arc::clone(general.children()[1]);
-            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-            let join = Arc::clone(general).replace_children(vec![left, right], options)?;
-            Built::General(Arc::new(CooperativeExec::new(join)))
-        }
-    })
+    let schema = left.schema();
+    if let Some((rows, slots)) = table(&batches, &schema, key, &memory)? {
+        return Ok(Built::Table(Arc::new(Table::new(rows, slots, memory))));
+    }
+    let left = HandedOver::leaf(schema, batches, memory)?;
+    let right = Arc::clone(general.children()[1]);
+    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    let join = Arc::clone(general).replace_children(vec![left, right], options)?;
+    Ok(Built::General(Arc::new(CooperativeExec::new(join))))
 }
 
+/// The rows as one batch with an array of their keys, if these allow it. `memory` then has what both take, else what it had.
 fn table(
     batches: &[RecordBatch],
     schema: &SchemaRef,
     key: &Arc<dyn PhysicalExpr>,
-    memory: MemoryReservation,
-) -> DfResult<Option<Table>> {
-    let bytes = memory.size();
-    if memory.try_grow(bytes).is_err() {
+    memory: &MemoryReservation,
+) -> DfResult<Option<(RecordBatch, Slots)>> {
+    let collected = memory.size();
+    // The keys decide before any other column is copied.
+    let keys = batches.iter().map(|batch| key.evaluate(batch)?.into_array(batch.num_rows()));
+    let keys = keys.collect::<DfResult<Vec<_>>>()?;
+    let keys = match keys.as_slice() {
+        [] => new_empty_array(&key.data_type(schema)?),
+        [only] => Arc::clone(only),
+        several => concat(&several.iter().map(|keys| &**keys).collect::<Vec<_>>())?,
+    };
+    let Some(slots) = Slots::new(&keys, memory)? else {
+        memory.try_resize(collected)?;
+        return Ok(None);
+    };
+    if memory.try_grow(collected).is_err() {
+        memory.try_resize(collected)?;
         return Ok(None); // the general join has the rows twice, too, and says so
     }
     let rows = concat_batches(schema, batches)?;
-    memory.shrink(bytes); // the batches go when they are joined to one
-    let keys = key.evaluate(&rows)?.into_array(rows.num_rows())?;
-    Table::new(rows, &keys, memory)
+    memory.shrink(collected); // the batches go when they are joined to one
+    Ok(Some((rows, slots)))
+}
+
+/// Rows that were collected, for the one who takes them: they count here until they are taken, and are held no longer.
+struct HandedOver {
+    schema: SchemaRef,
+    rows: Mutex<Option<(Vec<RecordBatch>, MemoryReservation)>>,
+}
+
+impl HandedOver {
+    /// A plan that gives the rows, once.
+    fn leaf(
+        schema: SchemaRef,
+        batches: Vec<RecordBatch>,
+        memory: MemoryReservation,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let rows = Self { schema: Arc::clone(&schema), rows: Mutex::new(Some((batches, memory))) };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, None)?))
+    }
+}
+
+impl fmt::Debug for HandedOver {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("HandedOver")
+    }
+}
+
+impl PartitionStream for HandedOver {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.rows.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let batches = rows.into_iter().flat_map(|(batches, memory)| {
+            batches.into_iter().map(move |batch| {
+                memory.shrink(slice_bytes(&batch)?.min(memory.size()));
+                Ok(batch)
+            })
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(batches)))
+    }
 }
 
 /// Bytes of the rows themselves: a slice does not count as the table that it is cut from.

@@ -22,10 +22,16 @@ pub fn is_key(data_type: &DataType) -> bool {
 #[derive(Debug)]
 pub struct Table {
     pub rows: RecordBatch,
+    slots: Slots,
+    _memory: MemoryReservation,
+}
+
+/// Where the row of a key is.
+#[derive(Debug)]
+pub struct Slots {
     least: u64,
     /// For each key from the least on, its row and one; 0: there is none. The last slot is that of all other keys.
     slots: Vec<u32>,
-    _memory: MemoryReservation,
 }
 
 /// What a batch of the probe side has found.
@@ -36,20 +42,27 @@ pub struct Found {
     pub probe: Option<UInt32Array>,
 }
 
-impl Table {
-    /// `None`: keys are too far apart, or come twice; the memory is given back then.
-    pub fn new(rows: RecordBatch, keys: &ArrayRef, memory: MemoryReservation) -> DfResult<Option<Self>> {
+impl Slots {
+    /// `None`: keys are too far apart, or come twice, or there is no memory for the array.
+    pub fn new(keys: &ArrayRef, memory: &MemoryReservation) -> DfResult<Option<Self>> {
         macro_rules! slots {
             ($t:ty) => {
-                slots::<$t>(keys, &memory)?
+                slots::<$t>(keys, memory)?
             };
         }
         let slots = downcast_integer! {
             keys.data_type() => (slots),
-            DataType::Date32 => slots::<Date32Type>(keys, &memory)?,
+            DataType::Date32 => slots::<Date32Type>(keys, memory)?,
             other => return internal_err!("a lookup join has no keys of type {other}"),
         };
-        Ok(slots.map(|(least, slots)| Self { rows, least, slots, _memory: memory }))
+        Ok(slots.map(|(least, slots)| Self { least, slots }))
+    }
+}
+
+impl Table {
+    /// The rows whose keys `slots` was made of. They count in `memory`, both of them.
+    pub fn new(rows: RecordBatch, slots: Slots, memory: MemoryReservation) -> Self {
+        Self { rows, slots, _memory: memory }
     }
 
     /// The rows that a batch's keys lead to. With `keep_all`, every row of the batch has one; it is null where none is found.
@@ -94,9 +107,10 @@ impl Table {
     where
         T::Native: Key,
     {
-        let (slots, last) = (self.slots.as_slice(), self.slots.len() - 1);
+        let Slots { least, slots } = &self.slots;
+        let (slots, last) = (slots.as_slice(), slots.len() - 1);
         let place = |key: &T::Native| {
-            let at = usize::try_from(key.wide().wrapping_sub(self.least)).unwrap_or(usize::MAX);
+            let at = usize::try_from(key.wide().wrapping_sub(*least)).unwrap_or(usize::MAX);
             slots[at.min(last)]
         };
         keys.as_primitive::<T>().values().iter().map(place).collect()

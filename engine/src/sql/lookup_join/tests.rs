@@ -250,6 +250,33 @@ fn a_build_side_beyond_the_memory_is_an_error() {
     });
 }
 
+/// Where the keys allow no lookup, the general join has the rows, and nobody else.
+#[test]
+fn rows_that_the_general_join_takes_over_are_held_once() {
+    run(async {
+        let keys: Vec<Option<i64>> = (0..2_000).map(|number| Some(number * 90_000)).collect();
+        // Two batches: the general join makes one of them, a copy.
+        let dimension: Vec<_> = keys.chunks(1_000).map(|keys| batch(&mut Draw(3), keys, &DataType::Int64)).collect();
+        let owners = |batch: &RecordBatch| batch.column(2).to_data().buffers()[0].strong_count();
+        let probes: Vec<Option<i64>> = keys.iter().cycle().take(20_000).copied().collect();
+        let facts: Vec<_> = probes.chunks(500).map(|keys| batch(&mut Draw(4), keys, &DataType::Int64)).collect();
+        let context = context([("facts", facts), ("dim", dimension.clone())], Some(10 << 20));
+        let (_, plan) = plans(&context, "select f.n, d.n, d.t from facts f join dim d on f.k = d.k").await;
+        assert_eq!(lookups(&plan), 1);
+        let at_rest: Vec<usize> = dimension.iter().map(owners).collect();
+        let mut rows = datafusion::physical_plan::execute_stream(Arc::clone(&plan), context.task_ctx()).unwrap();
+        assert!(rows.next().await.unwrap().unwrap().num_rows() > 0);
+        assert_eq!(dimension.iter().map(owners).collect::<Vec<_>>(), at_rest, "the join has its own copy");
+        let reserved = context.runtime_env().memory_pool.reserved();
+        assert!(reserved > slice_bytes(&dimension[0]).unwrap(), "{reserved} bytes are counted");
+        drop((rows, plan));
+        // The tasks that feed the answer end in their own time.
+        while context.runtime_env().memory_pool.reserved() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
 #[test]
 fn keys_lead_to_their_rows() {
     let memory = |bytes| {
@@ -260,7 +287,8 @@ fn keys_lead_to_their_rows() {
         |keys: ArrayRef| (RecordBatch::try_from_iter_with_nullable([("k", Arc::clone(&keys), true)]).unwrap(), keys);
     let table = |keys: Vec<Option<i64>>, bytes| {
         let (rows, keys) = rows(Arc::new(Int64Array::from(keys)));
-        Table::new(rows, &keys, memory(bytes)).unwrap()
+        let memory = memory(bytes);
+        Slots::new(&keys, &memory).unwrap().map(|slots| Table::new(rows, slots, memory))
     };
     assert!(table(vec![Some(1), Some(2), Some(1)], 1 << 20).is_none(), "a key comes twice");
     assert!(table(vec![Some(0), Some(65_536)], 1 << 20).is_none(), "keys are far apart");
@@ -277,6 +305,7 @@ fn keys_lead_to_their_rows() {
     let found = there.find(&some, false).unwrap();
     assert!(found.probe.is_none() && found.table.values().to_vec() == [2, 0]);
     let (rows, keys) = rows(Arc::new(UInt8Array::from(vec![255, 0])));
-    let bytes = Table::new(rows, &keys, memory(1 << 20)).unwrap().unwrap();
+    let (slots, memory) = (memory(1 << 20), memory(1 << 20));
+    let bytes = Table::new(rows, Slots::new(&keys, &slots).unwrap().unwrap(), memory);
     assert_eq!(bytes.find(&keys, false).unwrap().table.values().to_vec(), [0, 1]);
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{ListBuilder, StringBuilder};
-use arrow_array::types::Int32Type as Key;
+use arrow_array::builder::{ListBuilder, PrimitiveRunBuilder, StringBuilder, StringRunBuilder};
+use arrow_array::types::{Int16Type, Int32Type as Key, Int64Type};
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array,
-    Int64Array, NullArray, RecordBatch, StringArray, StringViewArray, StructArray, TimestampMicrosecondArray,
-    UInt64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array,
+    Float64Array, Int64Array, LargeListViewArray, ListViewArray, NullArray, RecordBatch, StringArray, StringViewArray,
+    StructArray, TimestampMicrosecondArray, UInt64Array, UnionArray,
 };
-use arrow_schema::{DataType, Field, Schema};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{DataType, Field, Schema, UnionFields};
 use serde_json::{Value, json};
 
 use super::{to_json, to_msgpack};
@@ -144,4 +145,66 @@ fn columns_go_through_all_batches_and_name_the_row_that_has_no_form() {
     assert_eq!(json(vec![]).unwrap(), br#"{"x":[]}"#);
     let failure = json(vec![one, values(vec![f64::NAN])]).unwrap_err();
     assert!(failure.message.contains("row 2, column \"x\""), "{}", failure.message);
+}
+
+#[test]
+fn runs_list_views_and_unions_are_the_values_that_they_stand_for() {
+    let mut runs = PrimitiveRunBuilder::<Key, Int64Type>::new();
+    [Some(1), Some(1), None, Some(7)].into_iter().for_each(|value| runs.append_option(value));
+    let runs: ArrayRef = Arc::new(runs.finish());
+    let mut words = StringRunBuilder::<Int16Type>::new();
+    [None, Some("a"), Some("a"), Some("b")].into_iter().for_each(|value| words.append_option(value));
+    let item = Arc::new(Field::new_list_field(DataType::Int64, true));
+    let items: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]));
+    let valid = NullBuffer::from(vec![true, false, true, true]);
+    let view: ArrayRef = Arc::new(ListViewArray::new(
+        Arc::clone(&item),
+        vec![1, 0, 0, 3].into(),
+        vec![2, 0, 3, 0].into(),
+        Arc::clone(&items),
+        Some(valid),
+    ));
+    let long: ArrayRef =
+        Arc::new(LargeListViewArray::new(item, vec![0_i64, 0, 2, 1].into(), vec![1_i64, 3, 1, 0].into(), items, None));
+    let kinds =
+        [(5, Arc::new(Field::new("n", DataType::Int64, true))), (2, Arc::new(Field::new("s", DataType::Utf8, true)))];
+    let fields: UnionFields = kinds.into_iter().collect();
+    let (numbers, texts): (ArrayRef, ArrayRef) =
+        (Arc::new(Int64Array::from(vec![Some(4), None])), Arc::new(StringArray::from(vec![Some("x"), Some("y")])));
+    let dense: ArrayRef = Arc::new(
+        UnionArray::try_new(
+            fields.clone(),
+            vec![2_i8, 5, 5, 2].into(),
+            Some(vec![1, 0, 1, 0].into()),
+            vec![numbers, texts],
+        )
+        .unwrap(),
+    );
+    let (numbers, texts): (ArrayRef, ArrayRef) = (
+        Arc::new(Int64Array::from(vec![Some(4), None, Some(6), None])),
+        Arc::new(StringArray::from(vec![Some("x"), Some("y"), None, None])),
+    );
+    let sparse: ArrayRef =
+        Arc::new(UnionArray::try_new(fields, vec![5_i8, 2, 5, 2].into(), None, vec![numbers, texts]).unwrap());
+    let nested: ArrayRef = Arc::new(StructArray::from(vec![(
+        Arc::new(Field::new("r", runs.data_type().clone(), true)),
+        Arc::clone(&runs),
+    )]));
+    let answer = answer(vec![
+        ("runs", runs),
+        ("words", Arc::new(words.finish())),
+        ("view", view),
+        ("long", long),
+        ("dense", dense),
+        ("sparse", sparse),
+        ("nested", nested),
+    ]);
+    let expected = json!([
+        {"runs": 1, "words": null, "view": [null, 3], "long": [1], "dense": "y", "sparse": 4, "nested": {"r": 1}},
+        {"runs": 1, "words": "a", "view": null, "long": [1, null, 3], "dense": 4, "sparse": "y", "nested": {"r": 1}},
+        {"runs": null, "words": "a", "view": [1, null, 3], "long": [3], "dense": null, "sparse": 6, "nested": {"r": null}},
+        {"runs": 7, "words": "b", "view": [], "long": [], "dense": "x", "sparse": null, "nested": {"r": 7}},
+    ]);
+    assert_eq!(serde_json::from_slice::<Value>(&to_json(&answer).unwrap()).unwrap(), expected);
+    assert_eq!(rmp_serde::from_slice::<Value>(&to_msgpack(&answer).unwrap()).unwrap(), expected);
 }

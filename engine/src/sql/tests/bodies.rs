@@ -7,12 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::to_json;
 use crate::sql::rows::{RowFormat, decode_inputs};
+use crate::sql::seen::Known;
 use crate::sql::{InputTable, SqlAnswer};
 
 /// Both formats must decode alike; what they give, as rows again.
 fn table(schema: Option<&SchemaRef>, body: &Value) -> Result<(SchemaRef, Value), String> {
-    let json = decode_inputs(&[("t", schema)], RowFormat::Json, body.to_string().as_bytes());
-    let msgpack = decode_inputs(&[("t", schema)], RowFormat::MsgPack, &rmp_serde::to_vec(body).unwrap());
+    let known = [("t", schema.map_or(Known::Nothing, |schema| Known::Declared(Arc::clone(schema))))];
+    let json = decode_inputs(&known, RowFormat::Json, body.to_string().as_bytes());
+    let msgpack = decode_inputs(&known, RowFormat::MsgPack, &rmp_serde::to_vec(body).unwrap());
     match (json, msgpack) {
         (Ok(mut json), Ok(msgpack)) => {
             assert_eq!(json.tables[0].batches, msgpack.tables[0].batches);
@@ -61,7 +63,7 @@ fn types_are_inferred_and_absent_keys_are_null() {
 fn declared_types_hold_and_other_keys_are_skipped() {
     let schema: SchemaRef = Arc::new(Schema::new(vec![
         Field::new("day", DataType::Date32, true),
-        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         Field::new("price", DataType::Float64, true),
     ]));
     let body = json!([{"price": 3, "day": "1970-01-02", "other": {"deep": [1]}}, {"at": "1970-01-01T00:00:01Z"}]);
@@ -69,7 +71,7 @@ fn declared_types_hold_and_other_keys_are_skipped() {
     assert_eq!(given, schema);
     assert_eq!(
         rows,
-        json!([{"day": "1970-01-02", "at": null, "price": 3.0}, {"day": null, "at": "1970-01-01T00:00:01", "price": null}])
+        json!([{"day": "1970-01-02", "at": null, "price": 3.0}, {"day": null, "at": "1970-01-01T00:00:01Z", "price": null}])
     );
     for (body, expected) in [
         (json!([{"day": "1970-13-02"}]), "row 0, column \"day\": expected a date"),
@@ -103,15 +105,15 @@ fn what_is_no_table_of_single_values_names_row_and_column() {
 
 #[test]
 fn a_key_twice_is_refused() {
-    let error = decode_inputs(&[("t", None)], RowFormat::Json, br#"[{"a": 1, "a": 2}]"#).unwrap_err();
+    let error = decode_inputs(&[("t", Known::Nothing)], RowFormat::Json, br#"[{"a": 1, "a": 2}]"#).unwrap_err();
     assert!(error.contains("row 0, column \"a\": the key is in the row twice"), "{error}");
-    let error = decode_inputs(&[("t", None)], RowFormat::Json, br#"{"t": [], "t": []}"#).unwrap_err();
+    let error = decode_inputs(&[("t", Known::Nothing)], RowFormat::Json, br#"{"t": [], "t": []}"#).unwrap_err();
     assert!(error.contains("given twice"), "{error}");
 }
 
 #[test]
 fn an_object_holds_tables_and_parameters() {
-    let inputs = [("l", None), ("r", None)];
+    let inputs = [("l", Known::Nothing), ("r", Known::Nothing)];
     let rows = decode_inputs(&inputs, RowFormat::Json, br#"{"r": [{"x": 1}], "min": {"a": [1]}, "l": []}"#).unwrap();
     let names: Vec<&str> = rows.tables.iter().map(|table| table.name.as_str()).collect();
     assert_eq!(names, ["r", "l"]);
@@ -123,37 +125,38 @@ fn an_object_holds_tables_and_parameters() {
 #[test]
 fn broken_deep_and_sparse_bodies_are_errors() {
     for body in [&b""[..], b"[", b"[{\"a\":", b"[{\"a\": 1}] x", b"\xff"] {
-        decode_inputs(&[("t", None)], RowFormat::Json, body).unwrap_err();
+        decode_inputs(&[("t", Known::Nothing)], RowFormat::Json, body).unwrap_err();
     }
     let good = rmp_serde::to_vec(&json!([{"a": 1}])).unwrap();
     for end in 0..good.len() {
-        decode_inputs(&[("t", None)], RowFormat::MsgPack, &good[..end]).unwrap_err();
+        decode_inputs(&[("t", Known::Nothing)], RowFormat::MsgPack, &good[..end]).unwrap_err();
     }
     let trailing = [&good[..], &[0]].concat();
-    assert!(decode_inputs(&[("t", None)], RowFormat::MsgPack, &trailing).unwrap_err().contains("follow"));
+    assert!(decode_inputs(&[("t", Known::Nothing)], RowFormat::MsgPack, &trailing).unwrap_err().contains("follow"));
     // An array that claims 2^32 items and has none.
-    decode_inputs(&[("t", None)], RowFormat::MsgPack, &[0xdd, 0xff, 0xff, 0xff, 0xff]).unwrap_err();
+    decode_inputs(&[("t", Known::Nothing)], RowFormat::MsgPack, &[0xdd, 0xff, 0xff, 0xff, 0xff]).unwrap_err();
 
     let deep = [vec![0x91; 100_000], vec![0xc0]].concat();
     let parameter = [&[0x81, 0xa1, b'p'][..], &deep].concat();
     let cell = [&[0x91, 0x81, 0xa1, b'p'][..], &deep].concat();
     for body in [parameter, cell] {
-        let error = decode_inputs(&[("t", None)], RowFormat::MsgPack, &body).unwrap_err();
+        let error = decode_inputs(&[("t", Known::Nothing)], RowFormat::MsgPack, &body).unwrap_err();
         assert!(error.contains("depth"), "{error}");
     }
     // JSON is read past without recursion in a row, and with serde_json's own bound in a parameter.
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     for (body, expected) in [(format!("[{{\"a\": {deep}}}]"), "nested"), (format!("{{\"p\": {deep}}}"), "recursion")] {
-        let error = decode_inputs(&[("t", None)], RowFormat::Json, body.as_bytes()).unwrap_err();
+        let error = decode_inputs(&[("t", Known::Nothing)], RowFormat::Json, body.as_bytes()).unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
 
     let wide: Map<String, Value> = (0..1_500).map(|key| (format!("k{key}"), json!(1))).collect();
     let sparse = [Value::Object(wide)].into_iter().chain((0..100_000).map(|_| json!({}))).collect::<Vec<_>>();
-    let error =
-        decode_inputs(&[("t", None)], RowFormat::Json, Value::Array(sparse).to_string().as_bytes()).unwrap_err();
+    let error = decode_inputs(&[("t", Known::Nothing)], RowFormat::Json, Value::Array(sparse).to_string().as_bytes())
+        .unwrap_err();
     assert!(error.contains("too sparse"), "{error}");
     let columns: Map<String, Value> = (0..2_001).map(|key| (format!("k{key}"), json!(1))).collect();
-    let error = decode_inputs(&[("t", None)], RowFormat::Json, json!([columns]).to_string().as_bytes()).unwrap_err();
+    let error =
+        decode_inputs(&[("t", Known::Nothing)], RowFormat::Json, json!([columns]).to_string().as_bytes()).unwrap_err();
     assert!(error.contains("more than 2000 columns"), "{error}");
 }

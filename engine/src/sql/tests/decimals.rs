@@ -85,3 +85,74 @@ fn entries_with_parameters_are_guarded_too() {
         assert_eq!(rows(&answer)[0]["x"], json!(expected));
     }
 }
+
+/// Whatever a narrow decimal meets, the answer is that of the same numbers in 128 bits.
+#[test]
+fn every_meeting_of_a_narrow_decimal_and_a_large_number_is_one_of_wide_ones() {
+    let engine = engine();
+    let (table, p32, p64) = lines();
+    let batch = &table.batches[0];
+    let wide = |hundredths: &[i128]| -> ArrayRef {
+        let numbers = Decimal128Array::from_iter_values(hundredths.iter().copied());
+        Arc::new(numbers.with_precision_and_scale(38, 2).unwrap())
+    };
+    let huge: Vec<i64> = (0..1_000).map(|n| 4_000_000_000_000_000_000 + n).collect();
+    let input = super::table(
+        "t",
+        vec![
+            ("q", Arc::clone(batch.column(0))),
+            ("huge", ints(huge)),
+            ("p32", Arc::clone(batch.column(1))),
+            ("p64", Arc::clone(batch.column(2))),
+            ("w32", wide(&p32)),
+            ("w64", wide(&p64)),
+        ],
+    );
+    let all = |column: &str, sql: &str| {
+        let sql = sql.replace("{p}", column);
+        let answer = engine.query(&sql, vec![input.clone()], &Map::new(), &RunContext::default());
+        answer.map(|answer| rows(&answer)).map_err(|failure| failure.message)
+    };
+    for sql in [
+        "select count(*) as x from t where {p} between q and huge",
+        "select count(*) as x from t where q between {p} and huge",
+        "select count(*) as x from t where q not between 1 and {p}",
+        "select count(*) as x from t where {p} in (huge, 99999999999999999)",
+        "select count(*) as x from t where {p} not in (huge, q)",
+        "select count(*) as x from t where huge in ({p}, q)",
+        "select count(*) as x from t where {p} in (select huge from t)",
+        "select count(*) as x from t where huge not in (select {p} from t)",
+        "select count(*) as x from t where q < any (select {p} from t)",
+        "select count(*) as x from t where q >= (select max({p}) from t)",
+        "select max(v)::varchar as x from (select case when q % 2 = 0 then {p} else huge end as v from t)",
+        "select max(v)::varchar as x from (select case when q % 2 = 0 then huge else {p} end as v from t)",
+        "select sum(case {p} when huge then 1 when q then 2 else 3 end) as x from t",
+        "select sum(case huge when {p} then 1 else 3 end) as x from t",
+        "select max(v)::varchar as x from (select coalesce(nullif({p}, q), huge) as v from t)",
+        "select max(v)::varchar as x from (select greatest({p}, huge) as v from t)",
+        "select max(v)::varchar as x from (select {p} as v from t union all select huge from t)",
+        "select max(v)::varchar as x from (select huge as v from t union select {p} from t)",
+        "select count(*) as x from t a join t b on a.{p} = b.huge",
+        "select count(*) as x from t a join t b on b.huge > a.{p} and a.q = b.q",
+        "select count(*) as x from t a join (select huge as {p} from t) b using ({p})",
+        "select count(*) as x from (select {p} as v from t intersect select huge from t)",
+        "select sum(n) as x from (select count(*) over (order by {p} range between 90000000 preceding and 90000000 following) \
+         as n from t)",
+        "select sum(n) as x from (select count(*) over (order by {p} range between current row and 90000000000000000 \
+         following) as n from t)",
+    ] {
+        for (narrow, wide) in [("p32", "w32"), ("p64", "w64")] {
+            let expected = all(wide, sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            assert_eq!(all(narrow, sql), Ok(expected), "{sql} with {narrow}");
+        }
+    }
+    // What only meets its like stays what it is.
+    for sql in [
+        "select case when q > 5 then p32 else null end as x from t limit 1",
+        "select p32 as x from t union all select p32 from t limit 1",
+        "select p32 as x from t where p32 in (select p32 from t) and p32 between p32 and p32 limit 1",
+    ] {
+        let answer = engine.query(sql, vec![input.clone()], &Map::new(), &RunContext::default()).unwrap();
+        assert_eq!(answer.schema.field(0).data_type(), &DataType::Decimal32(9, 2), "{sql}");
+    }
+}

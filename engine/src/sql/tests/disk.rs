@@ -148,3 +148,44 @@ fn a_scan_of_files_stops_when_it_is_told_to() {
     let sql = "select count(*) from t a, t b where a.id * b.id % 7 = 8";
     assert_eq!(engine.query(sql, vec![], &Map::new(), &context).unwrap_err().outcome, Outcome::Timeout);
 }
+
+#[test]
+fn rows_without_a_number_are_found_on_disk_too() {
+    let folder = Folder::new("nan");
+    let engine = engine();
+    // Row groups of 1,000: in the second NaN is one of the values, in the third a NaN with a sign.
+    let odd = (0..4_000).map(|n| match n {
+        1_007 => f64::NAN,
+        2_007 => -f64::NAN,
+        n => f64::from(n % 50),
+    });
+    let batch = RecordBatch::try_from_iter([("n", ints(0..4_000)), ("odd", floats(odd))]).unwrap();
+    folder.write("odd.parquet", &batch);
+    engine.put_table("memory", batch.schema(), vec![batch]).unwrap();
+    engine.attach_table("disk", &folder.0).unwrap();
+    for (condition, wanted) in [
+        ("odd > 100", vec![1_007]),
+        ("not (odd <= 100)", vec![1_007]),
+        ("odd < -1", vec![2_007]),
+        ("odd = 'NaN'::double", vec![1_007]),
+        ("odd > 100 and n > 2000", vec![]),
+        ("cast(odd as real) > 100", vec![1_007]),
+    ] {
+        let ask = |table: &str| {
+            let sql = format!("select n from {table} where {condition} order by n");
+            rows(&engine.query(&sql, Vec::new(), &Map::new(), &RunContext::default()).unwrap())
+        };
+        let wanted: Vec<Value> = wanted.into_iter().map(|n| json!({"n": n})).collect();
+        assert_eq!(ask("memory"), json!(wanted), "{condition}");
+        assert_eq!(ask("disk"), json!(wanted), "{condition} on disk");
+    }
+    // A row group in which all numbers are one, but for NaN.
+    let same = (0..1_000).map(|n| if n == 3 { f64::NAN } else { 5.0 });
+    let batch = RecordBatch::try_from_iter([("odd", floats(same))]).unwrap();
+    let folder = Folder::new("same-nan");
+    folder.write("same.parquet", &batch);
+    engine.attach_table("same", &folder.0).unwrap();
+    let answer =
+        engine.query("select count(*) as n from same where odd <> 5", Vec::new(), &Map::new(), &RunContext::default());
+    assert_eq!(rows(&answer.unwrap()), json!([{"n": 1}]));
+}

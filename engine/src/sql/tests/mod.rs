@@ -18,6 +18,8 @@ mod disk;
 mod entries;
 mod kept;
 mod limits;
+mod moments;
+mod seen;
 mod spill;
 mod stop;
 mod zones;
@@ -35,7 +37,7 @@ fn params(value: Value) -> Map<String, Value> {
 
 fn table(name: &str, columns: Vec<(&str, ArrayRef)>) -> InputTable {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
-    InputTable { name: name.into(), schema: batch.schema(), batches: vec![batch] }
+    InputTable { name: name.into(), schema: batch.schema(), batches: vec![batch], inferred: false }
 }
 
 fn ints(values: impl IntoIterator<Item = i64>) -> ArrayRef {

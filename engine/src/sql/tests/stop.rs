@@ -1,14 +1,25 @@
 //! Deadlines, cancelling and bounds.
 
+use datafusion::common::DataFusionError;
+
 use super::*;
 use crate::cancel::CancelToken;
+use crate::sql::check::{Source, check};
+use crate::sql::memory::Memory;
+use crate::sql::plan::{logical, session};
 use crate::sql::run::AnswerLimits;
+use crate::sql::scan::{TableData, Tables};
+use crate::sql::stop::planning;
 
 /// A statement that works for minutes, in joins that give nothing or much.
-const ENDLESS: [&str; 3] = [
+const ENDLESS: [&str; 7] = [
     "select count(*) as n from t l join t r on l.a * r.a + 1 < l.b - 100000000000",
     "select count(*) as n from t l, t m, t r where l.a + m.a > r.b + 1000000000",
     "select count(*) as n from t l join t r on l.b % 2 = r.b % 2 and l.a + r.a < 0",
+    "select count(*) as n from t where a % 2 in (select b % 2 from t)",
+    "select count(*) as n from t l where exists (select 1 from t r where r.a % 2 = l.b % 2)",
+    "select count(*) as n from t l where not exists (select 1 from t r where r.a % 2 = l.b % 2)",
+    "select count(*) as n from t l where exists (select 1 from t r where r.a >= 0)",
 ];
 
 #[test]
@@ -87,4 +98,26 @@ fn an_answer_and_the_memory_behind_it_are_bounded() {
     }
     // A slice of a large table counts as what it is, not as the table.
     assert_eq!(ask("select a from t limit 400").unwrap().rows(), 400);
+}
+
+#[test]
+fn the_optimiser_ends_with_the_run_that_it_plans_for() {
+    let memory = Memory::new(1 << 20, None).unwrap();
+    let state = session(&memory, 1, 1);
+    let data = TableData::new(many().schema, many().batches).unwrap();
+    let tables = Tables::from([("t".to_owned(), Arc::new(data))]);
+    let checked = check("select a from t where b > 1 + 1", Source::Client).unwrap();
+    let plan = logical(&state, &checked, &tables, &BTreeMap::new()).unwrap();
+    let over = RunContext { deadline: Some(Instant::now()), ..RunContext::default() };
+    let error = planning(&over, || state.optimize(&plan)).unwrap_err();
+    let DataFusionError::External(source) = error.find_root() else { panic!("{error}") };
+    assert_eq!(source.downcast_ref::<Stopped>(), Some(&Stopped::Deadline));
+    // What this thread plans next is for somebody else, also after a panic.
+    assert!(state.optimize(&plan).is_ok());
+    let panicked = std::panic::catch_unwind(|| planning(&over, || panic!("a rule of the optimiser")));
+    assert!(panicked.is_err() && state.optimize(&plan).is_ok());
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let cancelled = RunContext { cancel, ..RunContext::default() };
+    assert!(planning(&cancelled, || state.optimize(&plan)).is_err());
 }

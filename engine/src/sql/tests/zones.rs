@@ -1,6 +1,15 @@
 //! Resident tables large enough for zone maps: answers are those of the whole table, whichever version of it is asked.
 
+use std::fs::File;
+
+use arrow_array::TimestampMicrosecondArray;
+use datafusion::common::DFSchema;
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::file::properties::WriterProperties;
+use datafusion::prelude::SessionContext;
+
 use super::*;
+use crate::sql::scan::TableData;
 
 /// `n` from `start` on in three batches, and a column of it that is in no order.
 fn numbers(engine: &SqlEngine, start: i64) {
@@ -84,4 +93,84 @@ fn the_least_and_the_greatest_stay_what_they_are_once_they_are_known() {
     assert_eq!(ask(&format!("{sql} where n > 99990"))["rows"], json!(4));
     numbers(&engine, 1_000);
     assert_eq!(ask(sql)["low"], json!(1_000), "the next version has bounds of its own");
+}
+
+/// A minute to a row from 2026-01-01 on, in UTC and as the clocks of Berlin have it; and numbers of which one is 0.
+fn moments() -> RecordBatch {
+    let start = 1_767_225_600_000_000;
+    let minutes = || TimestampMicrosecondArray::from_iter_values((0..150_000).map(|row| start + row * 60_000_000));
+    RecordBatch::try_from_iter([
+        ("moment", Arc::new(minutes()) as ArrayRef),
+        ("here", Arc::new(minutes().with_timezone("Europe/Berlin"))),
+        ("n", ints(-50_000..100_000)),
+    ])
+    .unwrap()
+}
+
+#[test]
+fn a_cast_that_keeps_no_order_judges_nothing() {
+    let engine = engine();
+    let batch = moments();
+    engine.put_table("moments", batch.schema(), vec![batch.clone()]).unwrap();
+    let folder = std::env::temp_dir().join(format!("molt-order-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("moments.parquet");
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(1_000)).build();
+    let mut writer = ArrowWriter::try_new(File::create(&path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    engine.attach_table("files", &path).unwrap();
+    for (condition, hidden) in [
+        ("moment::time >= time '18:00'", "date_part('hour', moment) >= 18"),
+        ("moment::time < time '00:01'", "date_part('hour', moment) * 60 + date_part('minute', moment) = 0"),
+        ("here::time >= time '23:00'", "date_part('hour', here) = 23"),
+        ("cast(n as boolean) = false", "abs(n) = 0"),
+        ("not cast(n as boolean)", "abs(n) = 0"),
+        ("cast(n as boolean) <> true", "abs(n) = 0"),
+        ("cast(n as boolean) = false and n >= 0", "abs(n) = 0"),
+        ("moment::date = date '2026-02-01'", "date_trunc('day', moment) = '2026-02-01'"),
+        ("n::double >= 99990.5", "abs(n) >= 99990.5"),
+    ] {
+        let ask = |table: &str, condition: &str| {
+            let sql = format!("select count(*) as rows, sum(n) as n from {table} where {condition}");
+            rows(&engine.query(&sql, Vec::new(), &Map::new(), &RunContext::default()).unwrap())[0].clone()
+        };
+        let expected = ask("moments", hidden);
+        assert_ne!(expected["rows"], json!(0), "{hidden}");
+        assert_eq!(ask("moments", condition), expected, "{condition}");
+        assert_eq!(ask("files", condition), expected, "{condition} on disk");
+    }
+    let flag = [("flag", ParamType::Bool)];
+    let sql = "select count(*) as rows from moments where cast(n as boolean) = $flag";
+    let entry = engine.prepare(spec("flags", sql, &[], &flag)).unwrap();
+    for (value, count) in [(false, 1), (true, 149_999)] {
+        let answer = entry.run(Vec::new(), &params(json!({"flag": value})), &RunContext::default()).unwrap();
+        assert_eq!(rows(&answer), json!([{"rows": count}]));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_condition_that_rises_with_its_column_still_passes_over_stretches() {
+    let batch = moments();
+    let data = TableData::new(batch.schema(), vec![batch]).unwrap().with_zones();
+    let zones = data.zones.unwrap();
+    let columns = DFSchema::try_from(Arc::clone(&data.schema)).unwrap();
+    let context = SessionContext::new();
+    for (condition, passes) in [
+        ("n > 90000", true),
+        ("cast(n as double) > 90000.5", true),
+        ("moment::date = date '2026-02-01'", true),
+        ("moment > timestamp '2026-04-01T00:00:00Z'", true),
+        ("here > timestamp '2026-04-01T00:00:00+02:00'", true),
+        ("moment::time >= time '18:00' and n > 90000", true),
+        ("moment::time >= time '18:00'", false),
+        ("cast(n as boolean) = false", false),
+    ] {
+        let plan = context.parse_sql_expr(condition, &columns).unwrap();
+        let plan = context.create_physical_expr(plan, &columns).unwrap();
+        let kept = zones.kept(&plan, &|| Ok(())).unwrap();
+        let kept = kept.map_or(150_000, |kept| kept.iter().map(|stretch| stretch.rows).sum());
+        assert_eq!(kept < 150_000, passes, "{condition}: {kept} rows are read");
+    }
 }

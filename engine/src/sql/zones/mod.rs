@@ -5,7 +5,8 @@
 //! for them. Whether a stretch is left out is decided by DataFusion's pruning predicate; the filter above the scan judges
 //! every row that is left, so a zone map may know too little, and must never say too much.
 
-use std::sync::{Arc, OnceLock};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, UInt64Type};
@@ -13,11 +14,13 @@ use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
 use arrow_schema::{DataType, SchemaRef};
 use datafusion::arrow::compute::take;
 use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::{Column, Result as DfResult, ScalarValue};
+use datafusion::common::{Column, DataFusionError, Result as DfResult, ScalarValue};
 use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
 use datafusion::logical_expr::Accumulator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+
+use super::monotone::judged_by_bounds;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +45,8 @@ pub struct ZoneMaps {
     batches: Vec<RecordBatch>,
     zones: Vec<Stretch>,
     columns: Vec<OnceLock<Option<ColumnZones>>>,
+    /// Held by the one who looks at a column.
+    looking: Mutex<()>,
 }
 
 /// A column's values, a zone to a row.
@@ -62,20 +67,33 @@ impl ZoneMaps {
             (0..rows).step_by(zone_rows.max(1)).map(stretch)
         });
         let columns = schema.fields().iter().map(|_| OnceLock::new()).collect();
-        Self { zones: zones.collect(), schema, batches, columns }
+        Self { zones: zones.collect(), schema, batches, columns, looking: Mutex::default() }
     }
 
-    /// The stretches that may have rows for which `condition` is true; `None`: all of them.
-    pub fn kept(&self, condition: &Arc<dyn PhysicalExpr>) -> Option<Vec<Stretch>> {
-        let predicate =
-            PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).build(Arc::clone(condition))?;
-        // What cannot be judged is read.
-        let kept = predicate.prune(self).ok()?;
-        if kept.iter().all(|kept| *kept) {
-            return None;
+    /// The stretches that may have rows for which `condition` is true; `None`: all of them. A column that is asked for the first
+    /// time is looked at, and `check` before each of its zones: an error of its own ends that.
+    pub fn kept(
+        &self,
+        condition: &Arc<dyn PhysicalExpr>,
+        check: &dyn Fn() -> DfResult<()>,
+    ) -> DfResult<Option<Vec<Stretch>>> {
+        let predicate = judged_by_bounds(condition, &self.schema).and_then(|condition| {
+            PruningPredicateBuilder::new().with_file_schema(Arc::clone(&self.schema)).build(condition)
+        });
+        let Some(predicate) = predicate else { return Ok(None) };
+        let looking = Looking { maps: self, check, ended: RefCell::default() };
+        let kept = predicate.prune(&looking);
+        if let Some(ended) = looking.ended.into_inner() {
+            return Err(ended);
         }
+        // What cannot be judged is read.
+        Ok(kept.ok().filter(|kept| kept.contains(&false)).map(|kept| self.stretches(&kept)))
+    }
+
+    /// The zones that are kept, those side by side as one.
+    fn stretches(&self, kept: &[bool]) -> Vec<Stretch> {
         let mut stretches: Vec<Stretch> = Vec::new();
-        for (zone, _) in self.zones.iter().zip(kept).filter(|(_, kept)| *kept) {
+        for (zone, _) in self.zones.iter().zip(kept).filter(|(_, kept)| **kept) {
             match stretches.last_mut() {
                 Some(last) if last.batch == zone.batch && last.start + last.rows == zone.start => {
                     last.rows += zone.rows
@@ -83,7 +101,7 @@ impl ZoneMaps {
                 _ => stretches.push(*zone),
             }
         }
-        Some(stretches)
+        stretches
     }
 
     /// The least and the greatest value of a column, where they are known to be just these: a condition has asked for the
@@ -104,36 +122,66 @@ impl ZoneMaps {
         Some((least, greatest))
     }
 
-    fn column(&self, column: &Column) -> Option<&ColumnZones> {
-        let mut named = self.schema.fields().iter().enumerate().filter(|(_, field)| *field.name() == column.name);
-        let (Some((index, _)), None) = (named.next(), named.next()) else { return None };
-        self.columns[index].get_or_init(|| self.look_at(index).ok().flatten()).as_ref()
+    /// What is known of the column of that name, if there is one.
+    fn learn(&self, name: &str, check: &dyn Fn() -> DfResult<()>) -> DfResult<Option<&ColumnZones>> {
+        let mut named = self.schema.fields().iter().enumerate().filter(|(_, field)| field.name() == name);
+        let (Some((index, _)), None) = (named.next(), named.next()) else { return Ok(None) };
+        let known = &self.columns[index];
+        if known.get().is_none() {
+            // One looks, the others wait for what it has seen.
+            let _looking = self.looking.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if known.get().is_none() {
+                let zones = self.look_at(index, check)?;
+                return Ok(known.get_or_init(|| zones).as_ref());
+            }
+        }
+        Ok(known.get().and_then(Option::as_ref))
     }
 
-    fn look_at(&self, column: usize) -> DfResult<Option<ColumnZones>> {
+    fn look_at(&self, column: usize, check: &dyn Fn() -> DfResult<()>) -> DfResult<Option<ColumnZones>> {
         if !has_order(self.schema.field(column).data_type()) {
             return Ok(None);
         }
         let (mut least, mut greatest, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
         for zone in &self.zones {
+            check()?;
             let values = self.batches[zone.batch].column(column).slice(zone.start, zone.rows);
             nulls.push(values.logical_null_count() as u64);
-            let (low, high) = bounds(&values)?;
+            let Ok((low, high)) = bounds(&values) else { return Ok(None) };
             least.push(low);
             greatest.push(high);
         }
         if least.is_empty() {
             return Ok(None);
         }
-        Ok(Some(ColumnZones {
-            least: ScalarValue::iter_to_array(least)?,
-            greatest: ScalarValue::iter_to_array(greatest)?,
-            nulls: Arc::new(UInt64Array::from(nulls)),
-        }))
+        let (Ok(least), Ok(greatest)) = (ScalarValue::iter_to_array(least), ScalarValue::iter_to_array(greatest))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(ColumnZones { least, greatest, nulls: Arc::new(UInt64Array::from(nulls)) }))
     }
 }
 
-impl PruningStatistics for ZoneMaps {
+/// The zone maps for a predicate that asks for columns: those not known yet are looked at, unless `check` ends that.
+struct Looking<'a> {
+    maps: &'a ZoneMaps,
+    check: &'a dyn Fn() -> DfResult<()>,
+    ended: RefCell<Option<DataFusionError>>,
+}
+
+impl Looking<'_> {
+    fn column(&self, column: &Column) -> Option<&ColumnZones> {
+        if self.ended.borrow().is_some() {
+            return None;
+        }
+        self.maps.learn(&column.name, self.check).unwrap_or_else(|error| {
+            self.ended.replace(Some(error));
+            None
+        })
+    }
+}
+
+impl PruningStatistics for Looking<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
         self.column(column).map(|zones| Arc::clone(&zones.least))
     }
@@ -143,7 +191,7 @@ impl PruningStatistics for ZoneMaps {
     }
 
     fn num_containers(&self) -> usize {
-        self.zones.len()
+        self.maps.zones.len()
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
@@ -151,7 +199,7 @@ impl PruningStatistics for ZoneMaps {
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(self.zones.iter().map(|zone| Some(zone.rows as u64)).collect::<UInt64Array>()))
+        Some(Arc::new(self.maps.zones.iter().map(|zone| Some(zone.rows as u64)).collect::<UInt64Array>()))
     }
 
     fn contained(&self, _: &Column, _: &std::collections::HashSet<ScalarValue>) -> Option<arrow_array::BooleanArray> {

@@ -7,7 +7,7 @@ use arrow_array::{
     BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array, Int64Array,
     LargeStringArray, StringArray, TimestampMicrosecondArray, UInt64Array,
 };
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, internal_err};
 use datafusion::prelude::SessionContext;
 
 use super::*;
@@ -100,7 +100,7 @@ fn comparison(draw: &mut Draw) -> String {
         10 => ("moment", format!("timestamp '1970-01-0{}T05:00:00+01:00'", 1 + draw.below(4))),
         _ => ("whole", (draw.below(700)).to_string()),
     };
-    match draw.below(12) {
+    match draw.below(13) {
         0 => format!("{column} is null"),
         1 => format!("{column} is not null"),
         2 => format!("{column} in ({value}, {value})"),
@@ -110,6 +110,17 @@ fn comparison(draw: &mut Draw) -> String {
         5 if matches!(column, "int" | "unsigned" | "whole") => format!("{column} + 1 > {value}"),
         6 if matches!(column, "int" | "unsigned" | "whole") => format!("cast({column} as double) <= {value}"),
         6 if matches!(column, "float" | "plain" | "single") => format!("-{column} < {value}"),
+        // What does not rise with the column says nothing of what lies between its bounds.
+        6 if column == "moment" => {
+            ["moment::time >= time '18:00'", "moment::time < time '03:00'", "cast(moment as date) > date '1970-01-02'"]
+                [draw.below(3) as usize]
+                .into()
+        }
+        12 if matches!(column, "int" | "unsigned" | "whole") => {
+            format!("cast({column} as boolean) {} {}", ["=", "<>"][draw.below(2) as usize], draw.below(2) == 0)
+        }
+        12 if column == "moment" => "moment >= date '1970-01-02'".into(),
+        12 if column == "float" => format!("cast(float as real) {} {value}", ["<", ">="][draw.below(2) as usize]),
         7 => "flag".into(),
         8 => "not flag".into(),
         _ => format!("{column} {} {value}", ["<", "<=", "=", "<>", ">", ">="][draw.below(6) as usize]),
@@ -156,7 +167,7 @@ fn no_row_that_is_wanted_is_left_out() {
                     .map(|row| (number, row))
                     .collect()
             });
-            let Some(kept) = maps.kept(&expr) else { continue };
+            let Some(kept) = maps.kept(&expr, &|| Ok(())).unwrap() else { continue };
             let read: BTreeSet<(usize, usize)> = kept
                 .iter()
                 .flat_map(|stretch| (stretch.start..stretch.start + stretch.rows).map(|row| (stretch.batch, row)))
@@ -181,7 +192,7 @@ fn stretches_are_whole_runs_within_a_batch() {
     let kept = |sql: &str| {
         let context = SessionContext::new();
         let expr = context.parse_sql_expr(sql, &columns).unwrap();
-        maps.kept(&context.create_physical_expr(expr, &columns).unwrap())
+        maps.kept(&context.create_physical_expr(expr, &columns).unwrap(), &|| Ok(())).unwrap()
     };
     let stretch = |batch, start, rows| Stretch { batch, start, rows };
     assert_eq!(kept("n between 25 and 44"), Some(vec![stretch(0, 20, 30), stretch(1, 20, 30)]));
@@ -203,9 +214,9 @@ fn columns_of_one_name_and_types_without_order_are_never_judged() {
     let schema = Arc::new(arrow_schema::Schema::new(vec![field("n", &one), field("n", &other), field("list", &list)]));
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![one, other, list]).unwrap();
     let maps = ZoneMaps::new(schema, vec![batch], 1);
-    assert!(maps.min_values(&Column::from_name("n")).is_none());
-    assert!(maps.min_values(&Column::from_name("list")).is_none());
-    assert!(maps.min_values(&Column::from_name("missing")).is_none());
+    assert!(maps.learn("n", &|| Ok(())).unwrap().is_none());
+    assert!(maps.learn("list", &|| Ok(())).unwrap().is_none());
+    assert!(maps.learn("missing", &|| Ok(())).unwrap().is_none());
 }
 
 #[test]
@@ -217,7 +228,7 @@ fn extremes_are_those_of_the_rows_or_are_not_told() {
         let maps = ZoneMaps::new(batch.schema(), vec![batch.clone()], 1 + draw.below(50) as usize);
         for (index, field) in batch.schema().fields().iter().enumerate() {
             assert!(maps.extremes(index).is_none(), "nothing has asked for {} yet", field.name());
-            let known = maps.column(&Column::from_name(field.name())).is_some();
+            let known = maps.learn(field.name(), &|| Ok(())).unwrap().is_some();
             let told = maps.extremes(index);
             let (least, greatest) = super::extremes(batch.column(index)).unwrap();
             match field.name().as_str() {
@@ -228,4 +239,28 @@ fn extremes_are_those_of_the_rows_or_are_not_told() {
             }
         }
     }
+}
+
+#[test]
+fn looking_at_a_column_ends_when_its_run_does_and_is_done_once() {
+    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
+    let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+    let columns = DFSchema::try_from(batch.schema()).unwrap();
+    let context = SessionContext::new();
+    let expr = context.parse_sql_expr("n > 950", &columns).unwrap();
+    let condition = context.create_physical_expr(expr, &columns).unwrap();
+    let maps = ZoneMaps::new(batch.schema(), vec![batch], 10);
+    let asked = std::cell::Cell::new(0);
+    let check = |last: usize| {
+        let asked = &asked;
+        move || match asked.replace(asked.get() + 1) {
+            count if count == last => internal_err!("the run is over"),
+            _ => Ok(()),
+        }
+    };
+    maps.kept(&condition, &check(5)).unwrap_err();
+    assert_eq!(asked.replace(0), 6, "it ends with the zone that it was at");
+    let kept = maps.kept(&condition, &check(usize::MAX)).unwrap().unwrap();
+    assert_eq!((kept[0].start, kept[0].rows, asked.replace(0)), (950, 50, 100), "nothing came of the one that ended");
+    assert_eq!(maps.kept(&condition, &check(0)).unwrap(), Some(kept), "and it is known from then on");
 }
