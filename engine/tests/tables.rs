@@ -50,7 +50,7 @@ fn files_of_the_manifest_lie_in_the_arena_and_every_process_reads_them_there() {
 }
 
 #[test]
-fn an_entry_uses_what_a_client_puts_and_says_what_a_restart_lost() {
+fn an_entry_uses_what_a_client_puts_and_says_what_is_missing() {
     let folder = Folder::new();
     let manifest = with_rates(&folder);
     let worker = Worker::start(folder, Some(&manifest), &[]);

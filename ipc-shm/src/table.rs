@@ -282,7 +282,12 @@ impl Encoded {
         let mut encoder = StreamEncoder::try_new(schema)?;
         let mut buffers = Vec::new();
         for batch in batches {
-            buffers.extend(encoder.encode(&batch?)?);
+            let batch = batch?;
+            // Without rows there is nothing to say; and of runs, a slice without rows is written as no reader takes it
+            // (one run that ends at 0, arrow-ipc 59).
+            if batch.num_rows() > 0 {
+                buffers.extend(encoder.encode(&batch)?);
+            }
         }
         buffers.extend(encoder.finish()?);
         let len = buffers.iter().map(Buffer::len).sum();

@@ -61,10 +61,11 @@ def _told(client: Client) -> list[str]:
         if skew.of_settings() is not None:
             found = skew.difference(client)
             lines.append("manifest  that of the settings" if found is None else f"manifest  DIFFERS: {found}")
-        listed = [table for table in client.tables(ANSWER_SECONDS) if not table.retired]
+        there = client.tables(ANSWER_SECONDS)
     except MoltError as reason:
         return [*lines, f"asked     no answer: {reason}"]
-    if listed:
+    lines.extend(f"LOST      {table.name}: {table.lost}" for table in there if table.lost)
+    if listed := [table for table in there if not table.retired and not table.lost]:
         lines.append(
             "tables    " + ", ".join(f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed)
         )
