@@ -13,6 +13,9 @@ use tracing::{info, warn};
 
 use crate::sql::{Catalog, Lost};
 
+/// Any client can have written what stands there: no figure of it is believed beyond this.
+const MOST: u64 = 1 << 50;
+
 /// What a dead worker has left word of.
 #[derive(Debug)]
 pub struct Inheritance {
@@ -41,13 +44,13 @@ impl Inheritance {
 
     /// The number of the last version that was published there.
     pub fn last(&self) -> u64 {
-        self.catalogue.last
+        self.catalogue.last.min(MOST)
     }
 
     /// Bytes of the arena that its files will need.
     pub fn bytes(&self) -> u64 {
         let from_files = self.catalogue.tables.iter().filter(|table| table.source.is_some() && table.resident);
-        from_files.map(|table| table.bytes).sum()
+        from_files.map(|table| table.bytes).fold(0, u64::saturating_add).min(MOST)
     }
 
     /// Loads its files, and says what is lost. What the manifest names is there already.

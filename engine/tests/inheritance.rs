@@ -46,7 +46,8 @@ fn stat(worker: &Worker, args: &[&str]) -> (Option<i32>, String) {
     let place = if nameless() { vec!["--socket", &worker.shm] } else { vec![worker.shm.as_str()] };
     let (doctor, more) = args.split_at(usize::from(args.first() == Some(&"doctor")));
     let args: Vec<&str> = [doctor, &place, more].concat();
-    let (code, out, _) = run(stat_program(), worker.folder.path(), &args);
+    let (code, out, message) = run(stat_program(), worker.folder.path(), &args);
+    assert!(message.is_empty(), "{message}");
     (code, out)
 }
 

@@ -63,7 +63,8 @@ pub struct Listed {
     /// Why it is not here any more: a former worker had it.
     #[serde(default)]
     pub lost: Option<String>,
-    /// Seconds since its rows were published; of a lost one, since it was lost. (Of a former worker that does not say: since it is here.)
+    /// Seconds since its rows were published; of a lost one, since it was lost. (Of a former worker that does not say: since
+    /// it is here.)
     #[serde(default)]
     pub age_s: f64,
     /// It lies in the arena. Not: its files are read by each statement that names it.
