@@ -13,6 +13,8 @@ use molt_ipc_shm::table::{Encoded, Table};
 use molt_ipc_shm::{Outcome, TraceContext};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
+use crate::incoming::Incoming;
+
 /// What keeps a reply's bytes alive.
 #[derive(Debug)]
 pub enum Hold {
@@ -294,14 +296,11 @@ pub fn present(client: &Client) -> Result<Arc<Session>, Failure> {
 
 /// Places a stream of batches in the arena: one copy. `run`: in extents of its own, which a worker can take over.
 pub fn place(client: &Client, stream: FFI_ArrowArrayStream, run: bool) -> Result<Arc<ClientBlock>, Failure> {
-    use arrow_array::RecordBatchReader;
-    use arrow_array::ffi_stream::ArrowArrayStreamReader;
-    let invalid = |error: arrow_schema::ArrowError| {
-        Failure::new(Outcome::InvalidInput, format!("the Arrow stream cannot be read: {error}"))
-    };
-    let reader = ArrowArrayStreamReader::try_new(stream).map_err(invalid)?;
-    let schema = reader.schema();
-    let encoded = Encoded::new(&schema, reader).map_err(invalid)?;
+    let invalid =
+        |what: String| Failure::new(Outcome::InvalidInput, format!("the Arrow stream cannot be read: {what}"));
+    let incoming = Incoming::new(stream).map_err(invalid)?;
+    let schema = incoming.schema();
+    let encoded = Encoded::new(&schema, incoming).map_err(|error| invalid(error.to_string()))?;
     let session = present(client)?;
     let block = if run { session.block_of_own_extents(encoded.len())? } else { session.block(encoded.len())? };
     encoded.write_to(block.block());

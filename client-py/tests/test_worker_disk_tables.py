@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,9 +93,7 @@ def test_it_is_listed_with_where_it_lies(disk: molt_accel.SpawnedClient, folder:
 def test_it_joins_resident_tables_and_those_of_the_request(disk: molt_accel.SpawnedClient) -> None:
     for first, count in ((0, 8), (ROWS - 4, 4), (3_000_000, 1000)):
         asked = {"first": first, "count": count}
-        expected = [
-            {"zone": zone, "n": count // 4, "total": count // 4 * each} for zone, each in (("E", 2), ("N", 1))
-        ]
+        expected = [{"zone": zone, "n": count // 4, "total": count // 4 * each} for zone, each in (("E", 2), ("N", 1))]
         assert disk.call("by_zone", params=asked) == expected
     wanted = pa.table({"id": pa.array([3, 2_345_678], pa.int64())})
     sql = "select lines.id, region from lines join wanted on lines.id = wanted.id order by 1"
@@ -128,28 +127,50 @@ def csv(path: Path, rows: int) -> None:
     path.write_text("a,b\n" + "".join(f"{n},{n % 7}\n" for n in range(rows)))
 
 
+def wordy(path: Path, rows: int) -> None:
+    """A file that takes long to read, and a table that is small: its column has a long name in every row."""
+    line = json.dumps({"a column with a long name, " * 12: 1}) + "\n"
+    with path.open("w") as file:
+        for _ in range(rows // 10_000):
+            file.write(line * 10_000)
+
+
+def on_the_way(seen: list[molt_accel.LoadProgress], rows: int) -> list[molt_accel.LoadProgress]:
+    return [now for now in seen if now.state == "reading" and 0 < now.rows < rows]
+
+
 def test_a_load_tells_how_far_it_is(disk: molt_accel.SpawnedClient, tmp_path: Path) -> None:
-    path = tmp_path / "big.csv"
-    csv(path, 1_000_000)
-    seen: list[molt_accel.LoadProgress] = []
-    info = disk.load("big", path, progress=seen.append)
-    assert info.rows == 1_000_000
-    assert [now.state for now in seen] == sorted((now.state for now in seen), key=["reading", "placing", "done"].index)
-    assert (seen[-1].state, seen[-1].rows) == ("done", 1_000_000)
-    for one, two in zip(seen, seen[1:]):
-        assert one.rows <= two.rows and one.bytes <= two.bytes and one.elapsed <= two.elapsed + 0.5
-    assert all(now.total_bytes in (0, path.stat().st_size) for now in seen)
-    disk.drop("big")
+    path = tmp_path / "big.jsonl"
+    for rows in (300_000, 1_200_000):  # where the first was read before it was asked about twice, the second is not
+        wordy(path, rows)
+        seen: list[molt_accel.LoadProgress] = []
+        info = disk.load("big", path, progress=seen.append)
+        assert info.rows == rows
+        assert [now.state for now in seen] == sorted(
+            (now.state for now in seen), key=["reading", "placing", "done"].index
+        )
+        assert (seen[-1].state, seen[-1].rows) == ("done", rows)
+        for one, two in pairwise(seen):
+            assert one.rows <= two.rows and one.bytes <= two.bytes and one.elapsed <= two.elapsed + 0.5
+        assert all(now.total_bytes in (0, path.stat().st_size) for now in seen)
+        disk.drop("big")
+        told = on_the_way(seen, rows)
+        assert all(0 < now.bytes <= now.total_bytes for now in told)
+        if len({now.rows for now in told}) >= 2:
+            break
+    else:
+        pytest.fail(f"a load of {rows} rows told of nothing on its way: {seen}")
 
 
 async def test_a_load_tells_an_event_loop_too(disk: molt_accel.SpawnedClient, tmp_path: Path) -> None:
-    path = tmp_path / "big.csv"
-    csv(path, 300_000)
+    path = tmp_path / "big.jsonl"
+    wordy(path, 600_000)
     async with attached(disk) as own:
         seen: list[molt_accel.LoadProgress] = []
         info = await own.aload("big", path, progress=seen.append)
-        assert (seen[-1].state, seen[-1].rows, info.rows) == ("done", 300_000, 300_000)
         await own.adrop("big")
+        assert (seen[-1].state, seen[-1].rows, info.rows) == ("done", 600_000, 600_000)
+        assert on_the_way(seen, info.rows), "it is told of while it goes on"
 
 
 def test_a_load_whose_time_is_up_ends_and_changes_nothing(disk: molt_accel.SpawnedClient, tmp_path: Path) -> None:
@@ -180,7 +201,9 @@ def test_more_than_memory_is_spilled_to_a_private_folder(tmp_path: Path) -> None
         del answer
     assert spilled(tmp_path) == [], "it goes with its worker"
     with molt_accel.spawn(BARE, arena="64MiB", threads=1, args=[*flags, "--spill", "0"]) as client:
-        with pytest.raises(molt_accel.MoltInternalError, match="memory for SQL is used up, 11324619 bytes.*--sql-memory") as raised:
+        with pytest.raises(
+            molt_accel.MoltInternalError, match="memory for SQL is used up, 11324619 bytes.*--sql-memory"
+        ) as raised:
             client.query("select a from t order by a", tables={"t": table}, timeout=120)
         assert raised.value.details == {"limit": "memory", "most": 11324619}
         assert client.query("select count(*) as n from t", tables={"t": table}).to_pyarrow()["n"].to_pylist() == [10**6]

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import polars
@@ -181,9 +182,7 @@ def test_processes_share_the_bytes_and_a_killed_reader_is_forgotten(clean: molt_
     )
 
 
-def test_a_reader_keeps_its_view_when_the_worker_dies_and_a_restart_says_what_is_lost(
-    own: molt_accel.SpawnedClient,
-) -> None:
+def test_a_reader_keeps_its_view_when_the_worker_dies(own: molt_accel.SpawnedClient) -> None:
     table = numbers(30_000)
     own.put("t", table)
     view = own.table("t").to_pyarrow()
@@ -192,6 +191,58 @@ def test_a_reader_keeps_its_view_when_the_worker_dies_and_a_restart_says_what_is
     assert view.equals(table)
     own.close()
     assert view.equals(table)
+
+
+def test_what_was_loaded_is_back_after_a_kill_and_what_was_put_is_said_to_be_lost(tmp_path: Path) -> None:
+    file = tmp_path / "loaded.parquet"
+    pyarrow.parquet.write_table(numbers(3000), file)
+    with molt_accel.spawn(arena="32MiB", threads=2, args=["--supervise"]) as own:
+        loaded = own.load("loaded", file)
+        own.put("put", numbers(10))
+        view = own.table("put").to_pyarrow()
+        dead = own.stats()["worker"]["pid"]
+        os.kill(dead, signal.SIGKILL)
+        # The first call waits for the next worker, which has loaded the file before it serves.
+        assert own.query("select count(*) as n from loaded", timeout=30).to_pyarrow().to_pylist() == [{"n": 3000}]
+        assert own.stats()["worker"]["pid"] != dead
+        back, lost = own.tables()
+        assert (back.name, back.rows, back.source, back.lost) == ("loaded", 3000, str(file), None)
+        assert back.version > loaded.version
+        assert (lost.name, lost.rows, lost.bytes, lost.readers) == ("put", 10, 0, {})
+        assert lost.lost is not None and "a client had put it" in lost.lost and str(dead) in lost.lost
+        assert ", lost" in repr(lost)
+        with pytest.raises(molt_accel.MoltInvalidInput, match=r'"put" is lost.*hint: client\.put'):
+            own.table("put")
+        assert view.equals(numbers(10)), "what was read from the dead worker stays"
+        assert own.put("put", numbers(20)).lost is None
+        assert [info.lost for info in own.tables()] == [None, None]
+
+
+def test_what_python_holds_is_seen_with_pid_bytes_and_age(clean: molt_accel.Client) -> None:
+    table = numbers(50_000)
+    size = clean.put("t", table).bytes
+
+    def held() -> tuple[int, int, float | None]:
+        (session,) = (one for one in clean.stats()["sessions"] if one["pid"] == os.getpid())
+        return session["leases"], session["leased_bytes"], session["oldest_lease_s"]
+
+    until(lambda: held()[0] == 0, "nothing is held")
+    assert held() == (0, 0, None)
+    began = time.monotonic()
+    one, two = clean.table("t"), clean.table("t").to_pyarrow()
+    until(lambda: held()[0] == 2, "two views are seen")
+    assert held()[1] == size, "of a table with two views the bytes count once"
+    answer = clean.query("select * from t")
+    until(lambda: held()[0] == 3, "an answer that is held is seen")
+    assert held()[1] > size + answer.nbytes / 2
+    until(lambda: (held()[2] or 0) > 0.3, "it grows older")
+    assert held()[2] <= time.monotonic() - began
+    one.close()
+    answer.close()
+    until(lambda: held()[:2] == (1, size), "what was let go of is not counted")
+    assert two.num_rows == 50_000
+    del two
+    until(lambda: held() == (0, 0, None), "nothing is held")
 
 
 async def test_the_same_for_event_loops(clean: molt_accel.Client, tmp_path: Path) -> None:

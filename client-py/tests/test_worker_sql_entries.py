@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import molt_accel
@@ -23,7 +24,11 @@ def entry(name: str, sql: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "kind": "sql", "sql": sql, **more}
 
 
+PRICED = (
+    "select o.region, sum(o.amount * r.rate) as total from orders o join rates r using (region) group by 1 order by 1"
+)
 EXPORTS = [
+    entry("priced", PRICED, input=["orders", "rates"]),
     entry("totals", TOTALS, input="orders", params={"min": "float64"}),
     entry("totals_columns", TOTALS, input="orders", params={"min": "float64"}, output="columns"),
     entry("zones", ZONES),
@@ -116,3 +121,47 @@ def test_an_error_names_entry_place_and_columns(client: molt_accel.SpawnedClient
         client.call("wrong", ORDERS, "arrow")
     for part in ('entry "wrong"', 'no column "amuont" at line 2, column 8', '"region", "amount"'):
         assert part in str(raised.value)
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+def test_an_entry_takes_two_tables_as_rows(client: molt_accel.SpawnedClient, codec: str) -> None:
+    rates = [{"region": "north", "rate": 2.0}, {"region": "south", "rate": 0.5}, {"region": "nowhere", "rate": 9.0}]
+    body = {"orders": ORDERS.to_pylist(), "rates": rates}
+    expected = [{"region": "north", "total": 31.0}, {"region": "south", "total": 10.0}]
+    assert client.call("priced", body, codec=codec) == expected
+    assert client.call("priced", {**body, "rates": rates[:1]}, codec=codec) == expected[:1]
+    for missing in ("orders", "rates"):
+        with pytest.raises(molt_accel.MoltInvalidInput, match=f"priced.*{missing}"):
+            client.call("priced", {name: rows for name, rows in body.items() if name != missing}, codec=codec)
+
+
+def test_the_worker_starts_with_tables_of_every_kind_of_file(tmp_path: Path) -> None:
+    zones = pa.table({"name": ["east", "west"], "size": [7, 9]})
+    (tmp_path / "rows.csv").write_text("name,size\neast,7\nwest,9\n")
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in zones.to_pylist()))
+    pq.write_table(zones, tmp_path / "one.parquet")
+    (tmp_path / "folder").mkdir()
+    for part in range(2):
+        pq.write_table(zones.slice(part, 1), tmp_path / "folder" / f"{part}.parquet")
+    with pa.OSFile(str(tmp_path / "file.arrow"), "wb") as sink, pa.ipc.new_file(sink, zones.schema) as writer:
+        writer.write_table(zones)
+    with pa.OSFile(str(tmp_path / "stream.arrow"), "wb") as sink, pa.ipc.new_stream(sink, zones.schema) as writer:
+        writer.write_table(zones)
+    files = ["rows.csv", "lines.jsonl", "one.parquet", "folder", "file.arrow", "stream.arrow"]
+    names = {file.split(".")[0]: file for file in files}
+    manifest = {
+        "abi_version": 1,
+        "tables": {name: {"path": file} for name, file in names.items()},
+        "exports": [entry(f"of_{name}", f"select name, size from {name} order by name") for name in names],
+    }
+    (tmp_path / "exports.json").write_text(json.dumps(manifest))
+    with molt_accel.spawn(tmp_path / "exports.json", arena="32MiB", threads=2, memfd=MEMFD) as own:
+        listed = {info.name: info for info in own.tables()}
+        assert listed.keys() == names.keys()
+        for name, file in names.items():
+            info = listed[name]
+            assert (info.rows, info.resident, info.readers) == (2, True, {}) and info.source is not None
+            assert info.source.endswith(file)
+            assert own.call(f"of_{name}", {}) == zones.to_pylist()
+            with own.table(name) as table:
+                assert table.to_pyarrow().to_pylist() == zones.to_pylist(), "in shared memory, for every process"

@@ -4,7 +4,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
-import dj_database_url
+from demo.database import report_database
 
 BASE = Path(__file__).resolve().parents[1]
 
@@ -37,9 +37,7 @@ REPORT_LINES = int(os.environ.get("DEMO_REPORT_LINES", 5_000_000))
 REPORT_DATA = Path(os.environ.get("DEMO_REPORT_DATA", BASE / "data" / f"report-{REPORT_LINES}"))
 DATABASES = {
     "default": {},  # there is none
-    "report": dj_database_url.config(
-        "DEMO_DATABASE_URL", default=f"sqlite:///{REPORT_DATA / 'report.sqlite3'}", conn_max_age=None
-    ),
+    "report": report_database(REPORT_DATA / "report.sqlite3"),
 }
 
 MOLT = {

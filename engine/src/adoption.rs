@@ -15,7 +15,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::entries::tables::TableEntry;
-use crate::sql::{Catalog, DiskTable, Listed, TableData};
+use crate::sql::{Catalog, DiskTable, Listed, Lost, TableData};
 
 /// The former worker answers at once, whatever its threads do; else it hangs.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Predecessor {
 
     /// Bytes that its tables will need.
     pub fn bytes(&self) -> u64 {
-        self.listed.iter().filter(|table| table.resident).map(|table| table.bytes).sum()
+        self.listed.iter().filter(|table| table.resident && table.lost.is_none()).map(|table| table.bytes).sum()
     }
 
     /// Copies its tables. It serves meanwhile.
@@ -119,6 +119,10 @@ impl Predecessor {
 
     fn copy_one(&mut self, listed: &Listed, host: &Host, catalog: &Catalog) -> Result<(), String> {
         let said = |what: &dyn std::fmt::Display| format!("table \"{}\" of the former worker: {what}", listed.name);
+        if let Some(lost) = Lost::of(listed) {
+            catalog.lose(&listed.name, lost);
+            return Ok(());
+        }
         if let (false, Some(path)) = (listed.resident, &listed.source) {
             let disk = DiskTable::open(path).map_err(|what| said(&what))?;
             catalog.adopt(listed, TableData::on_disk(disk), None);

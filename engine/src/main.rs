@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `arguments`, `manifest` | the command line; which entries and tables there are |
 //! | `worker`, `supervise` | from start to stop; starting again |
+//! | `adoption`, `inheritance` | tables of a worker whose place this one takes, and of one that died |
 //! | `dispatch` | the way of a request: taken, run or queued, answered |
 //! | `queue` | where a request waits for a thread: fair between client processes |
 //! | `watchdog` | entries that run on though their time is up |
@@ -22,6 +23,7 @@ mod cancel;
 mod dispatch;
 mod entries;
 mod failure;
+mod inheritance;
 mod log;
 mod manifest;
 mod queue;

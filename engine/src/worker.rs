@@ -19,6 +19,7 @@ use crate::adoption::Predecessor;
 use crate::arguments::{Arena, Arguments, Handed};
 use crate::dispatch::Dispatcher;
 use crate::entries::{self, Registry};
+use crate::inheritance::Inheritance;
 use crate::log;
 use crate::manifest::{Manifest, TableSource};
 use crate::spill::SpillFolder;
@@ -75,7 +76,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         true => Predecessor::find(&arguments.address(), sql.catalog())?,
         false => None,
     };
-    let tables = sql.catalog().bytes() + predecessor.as_ref().map_or(0, Predecessor::bytes);
+    let inheritance = match predecessor {
+        Some(_) => None,
+        None => Inheritance::find(&arguments.address()),
+    };
+    sql.catalog().number_after(inheritance.as_ref().map_or(0, Inheritance::last));
+    let taken_over = predecessor.as_ref().map_or(0, Predecessor::bytes);
+    let tables = sql.catalog().bytes() + taken_over + inheritance.as_ref().map_or(0, Inheritance::bytes);
     let (plan, arena_note) = blueprint(arguments, registry.names.len(), tables)?;
     let owned = match arguments.memfd {
         true => OwnedSegment::create_nameless(&plan),
@@ -83,6 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     };
     let owned = owned.map_err(|error| error.to_string())?;
     let segment = owned.segment.clone();
+    sql.catalog().tell_in(&segment);
     for entry in registry.iter() {
         let limit = entry.limit.map_or(0, |limit| limit.as_nanos() as u64);
         stats::name_entry(&segment.map, &segment.geometry, entry.slot, &entry.name, limit, entry.idempotent);
@@ -99,6 +107,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     sql.catalog().move_into(poller.host())?;
     if let Some(predecessor) = &mut predecessor {
         predecessor.copy(poller.host(), sql.catalog())?;
+    }
+    if let Some(inheritance) = inheritance {
+        inheritance.restore(poller.host(), sql.catalog());
     }
     let supervisor = ready.as_ref().map(File::try_clone).transpose();
     let supervisor = supervisor.map_err(|error| format!("cannot keep the supervisor's pipe: {error}"))?;

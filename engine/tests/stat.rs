@@ -38,15 +38,19 @@ const TOTALS: [&str; 10] = [
 ];
 
 fn has_the_shape(report: &Value) {
-    assert_eq!(keys(report), ["arena", "entries", "segment", "sessions", "totals", "worker"]);
+    assert_eq!(keys(report), ["arena", "entries", "segment", "sessions", "tables", "totals", "worker"]);
     assert_eq!(keys(&report["segment"]), ["epoch", "layout_version", "name", "total_bytes"]);
     assert_eq!(keys(&report["worker"]), ["overdue", "pid", "state", "supervisor", "uptime_s"]);
     assert_eq!(keys(&report["arena"]), ["blocks", "total_bytes", "used_bytes"]);
     for session in report["sessions"].as_array().unwrap() {
-        assert_eq!(keys(session), ["arena_bytes", "channels", "in_flight", "leases", "pid", "slot", "state"]);
+        let figures = ["arena_bytes", "channels", "in_flight", "leased_bytes", "leases", "oldest_lease_s"];
+        assert_eq!(keys(session), [&figures[..], &["pid", "slot", "state"]].concat());
     }
     for entry in report["entries"].as_array().unwrap() {
         assert_eq!(keys(entry), ["calls", "name", "p50_us", "p999_us", "p99_us"]);
+    }
+    for table in report["tables"].as_array().unwrap() {
+        assert_eq!(keys(table), ["age_s", "bytes", "lost", "name", "resident", "rows", "source", "version"]);
     }
     for total in TOTALS {
         assert!(report["totals"][total].is_u64(), "{total}: {}", report["totals"]);
@@ -88,6 +92,8 @@ fn a_live_worker_is_shown_with_what_it_does_now() {
     assert_eq!(report["sessions"].as_array().unwrap().len(), 1);
     assert_eq!((&session["pid"], &session["state"]), (&json!(std::process::id()), &json!("active")));
     assert_eq!((&session["channels"], &session["arena_bytes"]), (&json!(1), &json!(3 << 18)));
+    assert_eq!(session["leased_bytes"], 300_000);
+    assert!((0.0..60.0).contains(&session["oldest_lease_s"].as_f64().unwrap()), "{session}");
     let entry = |name: &str| report["entries"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap();
     let compute = entry("compute");
     assert_eq!(compute["calls"], 6);
@@ -155,12 +161,25 @@ fn text_and_prometheus_say_the_same_and_an_absent_name_is_an_error() {
     for part in [&worker.shm, "serving", &format!("pid {}", worker.pid()), "requests 3", "32.0 MiB", "molt.query"] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
+    // What Python would hold: who, how much, for how long.
+    tables::put(&client, "held", &tables::numbers(200_000)).ok();
+    let held = tables::table(&client, "held");
+    let bytes = held.bytes().len() as u64;
+    until_true("the view of the table", || worker.report().sessions[0].leased_bytes == bytes);
+    let (_, text, _) = stat(&[&worker.shm]);
+    let line = |word: &str| text.lines().find(|line| line.contains(word)).unwrap_or_else(|| panic!("{word}: {text}"));
+    let session = line("active");
+    assert!(session.contains(&std::process::id().to_string()) && session.contains("1.5 MiB"), "{session}");
+    assert!(session.ends_with(" s"), "its age: {session}");
+    assert!(line("held").contains("200000") && line("held").contains("a client"), "{text}");
     let (_, metrics, _) = stat(&[&worker.shm, "--prometheus"]);
     let label = format!("segment=\"{}\"", worker.shm);
     for line in [
         format!("molt_up{{{label}}} 1"),
-        format!("molt_total{{{label},what=\"ok\"}} 3"),
+        format!("molt_total{{{label},what=\"ok\"}} 5"),
         format!("molt_entry_calls_total{{{label},entry=\"echo\"}} 3"),
+        format!("molt_leased_bytes{{{label}}} {bytes}"),
+        format!("molt_tables_lost{{{label}}} 0"),
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }

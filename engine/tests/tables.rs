@@ -50,7 +50,7 @@ fn files_of_the_manifest_lie_in_the_arena_and_every_process_reads_them_there() {
 }
 
 #[test]
-fn an_entry_uses_what_a_client_puts_and_says_what_a_restart_lost() {
+fn an_entry_uses_what_a_client_puts_and_says_what_is_missing() {
     let folder = Folder::new();
     let manifest = with_rates(&folder);
     let worker = Worker::start(folder, Some(&manifest), &[]);
@@ -72,6 +72,27 @@ fn an_entry_uses_what_a_client_puts_and_says_what_a_restart_lost() {
     let query = Ask::of("molt.query").params(sql).accept(Codec::Arrow);
     assert_eq!(count(&query.clone().payload(Codec::Arrow as u8, Payload::Tables(&own)).call(&client)), 11);
     assert_eq!(count(&query.call(&client)), 3);
+}
+
+#[test]
+fn an_entry_takes_two_tables_of_a_request_where_they_lie() {
+    let entry = json!({"name": "priced", "kind": "sql", "sql": RATES, "input": ["orders", "rates"]});
+    let worker = Worker::with(&common::manifest(json!([entry])), &[]);
+    let client = worker.client();
+    let of = |rates: &[(&str, f64)]| {
+        [
+            ("rates", placed(&client, &orders(rates))),
+            ("orders", placed(&client, &orders(&[("north", 10.0), ("south", 20.0)]))),
+        ]
+    };
+    let ask = Ask::of("priced").accept(Codec::Arrow);
+    let call = |tables: &[(&str, _)]| ask.clone().payload(Codec::Arrow as u8, Payload::Tables(tables)).call(&client);
+    let first = call(&of(&[("north", 2.0), ("south", 0.5)]));
+    assert_eq!(pairs(&first), [("north".into(), 20.0), ("south".into(), 10.0)]);
+    assert_eq!((first.head.plans, first.head.copied_bytes), (1, 0));
+    let second = call(&of(&[("south", 3.0)]));
+    assert_eq!((pairs(&second), second.head.plans), (vec![("south".into(), 60.0)], 0));
+    call(&of(&[])[1..]).fails(Outcome::InvalidInput, &["priced", "rates"]);
 }
 
 #[test]

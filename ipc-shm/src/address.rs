@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::client::{Failure, dial};
+use crate::layout::STATE_STOPPED;
 use crate::segment::{Segment, SegmentError};
 use crate::{Outcome, nameless, pulse};
 
@@ -55,6 +56,21 @@ impl Address {
                 Err(failure) => held_for(path, None).ok_or(failure),
             },
         }
+    }
+
+    /// The segment of a worker that was killed, or failed, and that nobody has taken the place of. `None`: there is none, its
+    /// worker lives, or it left in good order.
+    pub fn left_behind(&self) -> Result<Option<Segment>, SegmentError> {
+        let segment = match self {
+            Self::Name { shm, .. } => match Segment::open(shm) {
+                Err(SegmentError::NotFound { .. }) => None,
+                opened => Some(opened?),
+            },
+            Self::Socket(path) => held_for(path, None),
+        };
+        // One that failed says that it has stopped too; then its supervisor keeps the segment for the next.
+        let ended = |segment: &Segment| segment.state() == STATE_STOPPED && !segment.is_supervised();
+        Ok(segment.filter(|segment| !segment.is_alive() && !ended(segment)))
     }
 }
 

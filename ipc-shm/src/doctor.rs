@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::arena::{Arena, ExtentWord, OWNER_NONE, OWNER_WORKER};
+use crate::catalogue::Catalogue;
 use crate::layout::{STATE_SERVING, STATE_STARTING, SlotState, channel, session, totals};
 use crate::os::now_ns;
 use crate::pulse::{self, SILENT_AFTER};
@@ -49,6 +50,8 @@ pub enum Ill {
     LeakedExtents,
     /// Requests that the worker could not answer, by its own count.
     Unanswered,
+    /// Tables that went with a worker that died.
+    LostTables,
     /// Made by another version or build.
     OtherVersion,
     /// Its header does not add up.
@@ -104,6 +107,7 @@ pub fn compare(segment: &Segment, before: Option<&Look>, now: &Look) -> Vec<Find
     let mut found = of_peers(segment, now, before);
     found.extend(before.and_then(|before| of_extents(segment, before, now)));
     found.extend(of_overdue(segment));
+    found.extend(of_tables(segment));
     let stuck = segment.map.u64(segment.geometry.total(totals::STUCK)).load(Ordering::Relaxed);
     if stuck > 0 {
         let text = format!(
@@ -190,6 +194,22 @@ fn of_overdue(segment: &Segment) -> Option<Finding> {
         overdue.count
     );
     Some(finding(Ill::Overdue, text))
+}
+
+/// Tables that a former worker had. Each is told of until it is there again, or dropped.
+fn of_tables(segment: &Segment) -> Option<Finding> {
+    let tables = Catalogue::read(&segment.map, &segment.geometry)?.tables;
+    let lost: Vec<_> = tables.iter().filter_map(|table| Some((&table.name, table.lost.as_ref()?))).collect();
+    let (name, why) = lost.first()?;
+    let others = match lost.len() {
+        1 => String::new(),
+        several => format!(" (and {} more tables)", several - 1),
+    };
+    let text = format!(
+        "table \"{name}\" is lost{others}: {why}; hint: put or load it again; a table that the manifest names with a path is \
+         there after every start. `drop` takes it off this list"
+    );
+    Some(finding(Ill::LostTables, text))
 }
 
 fn of_socket(segment: &Segment) -> Option<Finding> {

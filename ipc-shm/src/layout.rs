@@ -15,6 +15,8 @@
 //!      | totals    8 each            |  one counter an outcome
 //!      | entries                     |  one histogram an entry
 //!      +-----------------------------+
+//!      | catalogue                   |  what the worker says of its tables, twice
+//!      +-----------------------------+
 //!      | extents      8 each         |  one control word an extent
 //!      +-----------------------------+  page boundary
 //!      | rings                       |  request ring, response ring, request ring, ...
@@ -86,6 +88,7 @@ record! {
         cells_at: u64,
         totals_at: u64,
         entries_at: u64,
+        catalogue_at: u64,
         extents_at: u64,
         rings_at: u64,
         arena_at: u64,
@@ -115,7 +118,7 @@ pub struct Path(pub [u8; 112]);
 /// Bytes that are zero today.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reserved(pub [u8; 200]);
+pub struct Reserved(pub [u8; 192]);
 
 impl Default for Path {
     fn default() -> Self {
@@ -132,14 +135,14 @@ impl Path {
 }
 impl Default for Reserved {
     fn default() -> Self {
-        Self([0; 200])
+        Self([0; 192])
     }
 }
 impl Reserved {
-    fn to_le_bytes(self) -> [u8; 200] {
+    fn to_le_bytes(self) -> [u8; 192] {
         self.0
     }
-    fn from_le_bytes(bytes: [u8; 200]) -> Self {
+    fn from_le_bytes(bytes: [u8; 192]) -> Self {
         Self(bytes)
     }
 }
@@ -206,6 +209,10 @@ pub mod session {
     pub const IN_FLIGHT: usize = 28;
     /// u32: leases not let go of.
     pub const LEASES: usize = 32;
+    /// u64: bytes that they keep, each once.
+    pub const LEASED_BYTES: usize = 40;
+    /// u64: CLOCK_MONOTONIC nanoseconds when the oldest of them was lent; 0: it has none.
+    pub const OLDEST_LEASE_NS: usize = 48;
     /// Bitmap: the client sets bit n to let go of lease n; the worker clears it.
     pub const RELEASED: usize = 128;
     /// Bytes of a slot: the bitmap has room for 2,048 leases.
@@ -265,6 +272,23 @@ pub mod entry {
     pub const BUCKETS: usize = 64 * 8;
     /// Bytes of a slot.
     pub const BYTES: usize = BUCKETS_AT + BUCKETS * 8;
+}
+
+/// Places inside the catalogue: two copies of one text, written in turn. The text is JSON, see `catalogue`.
+pub mod catalogue {
+    use super::LINE;
+    /// u64: copies written since the start. The copy that is whole is this number's, by its lowest bit.
+    pub const COUNT: usize = 0;
+    /// The first copy; the second one follows.
+    pub const COPIES: usize = LINE;
+    /// Bytes of a copy.
+    pub const COPY_BYTES: usize = 32 << 10;
+    /// u64, in a copy: bytes of its text.
+    pub const LEN: usize = 0;
+    /// In a copy: its text.
+    pub const TEXT: usize = 8;
+    /// Bytes of it all.
+    pub const BYTES: usize = COPIES + 2 * COPY_BYTES;
 }
 
 /// Counters in the totals block: one a request, then one an outcome in the order of its number, then the others.
@@ -411,9 +435,13 @@ impl Geometry {
     pub const fn entries_at(&self) -> usize {
         up(self.totals_at() + totals::COUNT * 8, LINE)
     }
+    /// Offset of the catalogue.
+    pub const fn catalogue_at(&self) -> usize {
+        up(self.entries_at() + self.entries as usize * entry::BYTES, LINE)
+    }
     /// Offset of the extents' control words.
     pub const fn extents_at(&self) -> usize {
-        up(self.entries_at() + self.entries as usize * entry::BYTES, LINE)
+        self.catalogue_at() + catalogue::BYTES
     }
     /// Offset of the rings.
     pub const fn rings_at(&self) -> usize {
@@ -465,6 +493,10 @@ impl Geometry {
     pub fn entry(&self, index: u32) -> usize {
         assert!(index < self.entries);
         self.entries_at() + index as usize * entry::BYTES
+    }
+    /// Offset of the catalogue's copy of that number.
+    pub fn catalogue_copy(&self, count: u64) -> usize {
+        self.catalogue_at() + catalogue::COPIES + (count as usize & 1) * catalogue::COPY_BYTES
     }
     /// Offset of one extent's control word.
     pub fn extent(&self, index: u32) -> usize {
@@ -522,6 +554,7 @@ impl Geometry {
         header.cells_at = self.cells_at() as u64;
         header.totals_at = self.totals_at() as u64;
         header.entries_at = self.entries_at() as u64;
+        header.catalogue_at = self.catalogue_at() as u64;
         header.extents_at = self.extents_at() as u64;
         header.rings_at = self.rings_at() as u64;
         header.arena_at = self.arena_at() as u64;
@@ -562,10 +595,13 @@ pub fn layout_hash() -> u64 {
         [entry::NAME_BYTES, entry::CALLS, entry::BUCKETS_AT, entry::BUCKETS, entry::BYTES, READY_AT],
     ];
     let supervised = [supervision::PID, supervision::RESTARTS, supervision::IN_A_ROW, supervision::LAST_END];
+    let tables = [catalogue::COUNT, catalogue::COPIES, catalogue::COPY_BYTES, catalogue::LEN, catalogue::TEXT];
+    let leased = [session::LEASED_BYTES, session::OLDEST_LEASE_NS];
     let late = [OVERDUE_AT, overdue::COUNT, overdue::ENTRY, overdue::SINCE_NS, crate::TraceContext::BYTES];
     let checkout = channel::CHECKOUT;
-    let mut text =
-        format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?} {checkout}");
+    let mut text = format!(
+        "{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?} {checkout} {tables:?} {leased:?}"
+    );
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));
     }

@@ -21,6 +21,7 @@
 //! | `worker/` | the worker's side |
 //! | `client/` | the client's side |
 //! | `stats`, `supervision` | counters in the segment; what its supervisor says there |
+//! | `catalogue` | what the worker says there of its tables |
 //! | `stat`, `doctor` | what a tool shows of them; what is wrong with a segment |
 //! | `failpoint` | where tests kill a process: before and after every store |
 //!
@@ -58,6 +59,8 @@ mod address;
 pub mod bell;
 #[cfg(not(loom))]
 pub mod block;
+#[cfg(not(loom))]
+pub mod catalogue;
 #[cfg(not(loom))]
 pub mod client;
 #[cfg(not(loom))]

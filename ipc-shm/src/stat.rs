@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use crate::arena::{Arena, OWNER_NONE, owner_of_session};
+use crate::catalogue::{Catalogue, Listing};
 use crate::layout::{LAYOUT_VERSION, SlotState, session, totals};
 use crate::os::now_ns;
 use crate::outcome::Outcome;
@@ -24,6 +25,8 @@ pub struct Report {
     pub sessions: Vec<SessionReport>,
     /// Its entries.
     pub entries: Vec<EntryReport>,
+    /// Its tables by name, those that are lost included.
+    pub tables: Vec<TableReport>,
     /// Counters since the start.
     pub totals: serde_json::Map<String, serde_json::Value>,
 }
@@ -124,10 +127,46 @@ pub struct SessionReport {
     pub channels: u32,
     /// Requests taken and not answered.
     pub in_flight: u32,
-    /// Results it holds.
+    /// Results and tables it holds.
     pub leases: u32,
+    /// Bytes that these keep; of a table with several views, once.
+    pub leased_bytes: u64,
+    /// Seconds since the oldest of them was lent.
+    pub oldest_lease_s: Option<f64>,
     /// Bytes of its extents.
     pub arena_bytes: u64,
+}
+
+/// A table.
+#[derive(Debug, Serialize)]
+pub struct TableReport {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes in the arena; of a table that stays on disk, of its files.
+    pub bytes: u64,
+    /// The file that it was loaded from.
+    pub source: Option<String>,
+    /// It lies in the arena.
+    pub resident: bool,
+    /// Seconds since it was published; of a lost one, since it was lost.
+    pub age_s: f64,
+    /// Why it is not here any more: a former worker had it.
+    pub lost: Option<String>,
+}
+
+impl TableReport {
+    fn of(listing: Listing) -> Self {
+        let Listing { name, version, rows, bytes, source, resident, since_ns, lost } = listing;
+        Self { name, version, rows, bytes, source, resident, age_s: seconds_since(since_ns), lost }
+    }
+}
+
+fn seconds_since(ns: u64) -> f64 {
+    now_ns().saturating_sub(ns) as f64 / 1e9
 }
 
 /// An entry.
@@ -160,6 +199,7 @@ impl Report {
                 SlotState::Quarantined => "quarantined",
             };
             let word = |offset| map.u32(at + offset).load(Ordering::Relaxed);
+            let long = |offset| map.u64(at + offset).load(Ordering::Relaxed);
             Some(SessionReport {
                 slot,
                 pid: word(session::PID),
@@ -167,6 +207,8 @@ impl Report {
                 channels: word(session::CHANNELS),
                 in_flight: word(session::IN_FLIGHT),
                 leases: word(session::LEASES),
+                leased_bytes: long(session::LEASED_BYTES),
+                oldest_lease_s: Some(long(session::OLDEST_LEASE_NS)).filter(|at| *at > 0).map(seconds_since),
                 arena_bytes: arena.usage(Some(owner_of_session(slot))).bytes,
             })
         });
@@ -179,6 +221,8 @@ impl Report {
                 calls: entry.calls,
                 name: entry.name,
             });
+        let mut tables = Catalogue::read(map, geometry).unwrap_or_default().tables;
+        tables.sort_by(|one, other| one.name.cmp(&other.name));
         let total = |counter| map.u64(geometry.total(counter)).load(Ordering::Relaxed);
         let mut counters = serde_json::Map::new();
         counters.insert("requests".into(), total(totals::REQUESTS).into());
@@ -210,6 +254,7 @@ impl Report {
             },
             sessions: sessions.collect(),
             entries: entries.collect(),
+            tables: tables.into_iter().map(TableReport::of).collect(),
             totals: counters,
         }
     }

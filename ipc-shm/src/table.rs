@@ -266,6 +266,16 @@ fn refuse_compressed(batch: arrow_ipc::RecordBatch<'_>) -> Result<(), String> {
     }
 }
 
+/// Whether a column of this type may have runs beside its rows: on the top, or in a struct or union.
+fn holds_runs(kind: &DataType) -> bool {
+    match kind {
+        DataType::RunEndEncoded(..) => true,
+        DataType::Struct(fields) => fields.iter().any(|field| holds_runs(field.data_type())),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| holds_runs(field.data_type())),
+        _ => false,
+    }
+}
+
 /// A table encoded as a list of buffers that still are the source's own: writing it into a block is the one copy.
 #[derive(Debug)]
 pub struct Encoded {
@@ -281,8 +291,13 @@ impl Encoded {
     ) -> Result<Self, ArrowError> {
         let mut encoder = StreamEncoder::try_new(schema)?;
         let mut buffers = Vec::new();
+        // Of runs, arrow-ipc 59 writes a slice without rows as no reader takes it: one run, which ends at 0.
+        let runs = schema.fields().iter().any(|field| holds_runs(field.data_type()));
         for batch in batches {
-            buffers.extend(encoder.encode(&batch?)?);
+            let batch = batch?;
+            if !runs || batch.num_rows() > 0 {
+                buffers.extend(encoder.encode(&batch)?);
+            }
         }
         buffers.extend(encoder.finish()?);
         let len = buffers.iter().map(Buffer::len).sum();

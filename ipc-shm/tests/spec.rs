@@ -12,7 +12,7 @@ use molt_ipc_shm::checkout::{self, Use};
 use molt_ipc_shm::frame::{self, Codec, Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use molt_ipc_shm::handshake::{Hello, Leave, MESSAGE_MAX, Opened, Welcome, message};
 use molt_ipc_shm::layout::{
-    self, Geometry, Header, SlotState, attention, channel, entry, overdue, session, supervision, totals,
+    self, Geometry, Header, SlotState, attention, catalogue, channel, entry, overdue, session, supervision, totals,
 };
 use molt_ipc_shm::mapping::Mapping;
 use molt_ipc_shm::record::Field;
@@ -192,7 +192,8 @@ fn records_lie_as_documented() {
 
 #[test]
 fn slots_lie_as_documented() {
-    let fields = named!(session: WORD, PID, UID, STARTED, CHANNELS, IN_FLIGHT, LEASES, RELEASED);
+    let fields =
+        named!(session: WORD, PID, UID, STARTED, CHANNELS, IN_FLIGHT, LEASES, LEASED_BYTES, OLDEST_LEASE_NS, RELEASED);
     let bitmap = (session::BYTES - session::RELEASED) as u64;
     assert_slot("session slot", "session", fields, &["bytes"], &[("released", bitmap)]);
 
@@ -207,6 +208,16 @@ fn slots_lie_as_documented() {
 
     let fields = named!(attention: WORKER_SLEEP, CHANNELS);
     assert_slot("attention", "attention", fields, &["bits"], &[("channels", layout::LINE as u64)]);
+
+    let documented = places(LAYOUT, "catalogue");
+    let copies = (catalogue::COPIES as u64, 2 * catalogue::COPY_BYTES as u64);
+    let expected = [("count", (catalogue::COUNT as u64, 8)), ("copies", copies)];
+    assert_eq!(documented, expected.map(|(name, place)| (name.to_owned(), place)).into());
+    let text = (catalogue::TEXT as u64, (catalogue::COPY_BYTES - catalogue::TEXT) as u64);
+    let expected = [("len", (catalogue::LEN as u64, 8)), ("text", text)];
+    assert_eq!(places(LAYOUT, "catalogue copy"), expected.map(|(name, place)| (name.to_owned(), place)).into());
+    let known = ["count", "copies", "copy_bytes", "len", "text", "bytes"].map(str::to_owned);
+    assert_complete("catalogue", block(LAYOUT_SOURCE, "pub mod catalogue"), &known);
 
     // A name has no constant of its own: it begins the slot.
     let mut documented = places(LAYOUT, "entry slot");
@@ -238,6 +249,8 @@ fn constants_are_as_documented() {
         ("entry::BYTES", entry::BYTES),
         ("entry::BUCKETS", entry::BUCKETS),
         ("totals::COUNT", totals::COUNT),
+        ("catalogue::COPY_BYTES", catalogue::COPY_BYTES),
+        ("catalogue::BYTES", catalogue::BYTES),
     ];
     let top = named!(layout: LAYOUT_VERSION, MAGIC, LINE, ALIGN, PAGE, SOCKET_PATH_MAX, READY_AT, STATE_STARTING,
         STATE_SERVING, STATE_STOPPING, STATE_STOPPED, HEARTBEAT_AT, SUPERVISION_AT, OVERDUE_AT);
@@ -268,6 +281,7 @@ fn the_example_segment_has_its_parts_where_documented() {
         ("cells", geometry.cells_at(), geometry.channels as usize * geometry.cells_per_channel as usize * 8),
         ("totals", geometry.totals_at(), totals::COUNT * 8),
         ("entries", geometry.entries_at(), geometry.entries as usize * entry::BYTES),
+        ("catalogue", geometry.catalogue_at(), catalogue::BYTES),
         ("extents", geometry.extents_at(), geometry.extents as usize * 8),
         ("rings", geometry.rings_at(), geometry.channels as usize * 2 * geometry.ring_bytes as usize),
         ("arena", geometry.arena_at(), geometry.arena_bytes()),

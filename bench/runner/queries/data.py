@@ -37,7 +37,7 @@ def many(rows: int) -> dict[str, pa.Table]:
     return {
         "x": pa.Table.from_batches(batches),
         "small": _dimension(random, GROUPS),
-        "medium": _dimension(random, distinct),
+        "medium": _named(_dimension(random, distinct), lots),
         "big": _dimension(random, rows),
     }
 
@@ -62,6 +62,11 @@ def _dimension(random: np.random.Generator, keys: int) -> pa.Table:
     """Nine tenths of the keys 1 to `keys`, shuffled, each with a weight."""
     kept = random.permutation(keys)[: max(1, keys * 9 // 10)].astype(np.int32) + 1
     return pa.table({"id": kept, "w": random.integers(1, 1_000, len(kept), dtype=np.int32)})
+
+
+def _named(dimension: pa.Table, names: pa.Array) -> pa.Table:
+    """The same with the keys as texts too."""
+    return dimension.append_column("name", names.take(pa.array(dimension["id"].to_numpy() - 1)))
 
 
 def _names(prefix: str, count: int, digits: int) -> pa.Array:

@@ -87,16 +87,55 @@ def _top_pandas(t: Frames) -> pd.DataFrame:
     return t["x"][["id6", "v3"]].sort_values("v3", ascending=False).groupby("id6").head(2)
 
 
-def _joined(name: str, other: str, key: str, left: bool = False) -> Question:
+def _spread_polars(t: Frames) -> pl.LazyFrame:
+    v3 = pl.col("v3")
+    return t["x"].group_by("id4", "id5").agg(v3.median().alias("middle"), v3.std().alias("spread"))
+
+
+def _spread_pandas(t: Frames) -> pd.DataFrame:
+    return t["x"].groupby(["id4", "id5"], as_index=False).agg(middle=("v3", "median"), spread=("v3", "std"))
+
+
+def _related_polars(t: Frames) -> pl.LazyFrame:
+    return t["x"].group_by("id2", "id4").agg((pl.corr("v1", "v2") ** 2).alias("r2"))
+
+
+def _related_pandas(t: Frames) -> pd.DataFrame:
+    """From sums: pandas' own correlation of groups makes a frame of each of them."""
+    x = t["x"][["id2", "id4", "v1", "v2"]].astype({"v1": "float64", "v2": "float64"})
+    x = x.assign(both=x.v1 * x.v2, first=x.v1**2, second=x.v2**2)
+    keys = ["id2", "id4"]
+    mean = x.groupby(keys, as_index=False).mean()
+    shared = mean.both - mean.v1 * mean.v2
+    r2 = shared**2 / ((mean["first"] - mean.v1**2) * (mean["second"] - mean.v2**2))
+    return mean[keys].assign(r2=r2)
+
+
+SIX = tuple(f"id{number}" for number in range(1, 7))
+
+
+def _six_polars(t: Frames) -> pl.LazyFrame:
+    groups = t["x"].group_by(*SIX).agg(pl.col("v3").sum(), pl.len().alias("lines"))
+    return groups.select(
+        pl.len().alias("groups"), pl.col("v3").max().alias("most"), pl.col("lines").cast(pl.Int64).sum()
+    )
+
+
+def _six_pandas(t: Frames) -> pd.DataFrame:
+    groups = t["x"].groupby(list(SIX), observed=True, sort=False).agg(v3=("v3", "sum"), lines=("v3", "size"))
+    return pd.DataFrame({"groups": [len(groups)], "most": [groups.v3.max()], "lines": [groups.lines.sum()]})
+
+
+def _joined(name: str, other: str, key: str, left: bool = False, their: str = "id") -> Question:
     """Rows that match, and sums over both sides."""
     how = "left" if left else "inner"
     return Question(
         name,
         "select count(*) as n, count(w) as matched, sum(v1) as v1, sum(w) as w "
-        f"from x {how} join {other} on x.{key} = {other}.id",
+        f"from x {how} join {other} on x.{key} = {other}.{their}",
         lambda t: (
             t["x"]
-            .join(t[other], left_on=key, right_on="id", how=how)
+            .join(t[other], left_on=key, right_on=their, how=how)
             .select(
                 pl.len().alias("n"),
                 pl.col("w").count().alias("matched"),
@@ -104,7 +143,7 @@ def _joined(name: str, other: str, key: str, left: bool = False) -> Question:
                 pl.col("w").cast(pl.Int64).sum(),
             )
         ),
-        lambda t: _join_sums(t["x"][[key, "v1"]].merge(t[other], left_on=key, right_on="id", how=how)),
+        lambda t: _join_sums(t["x"][[key, "v1"]].merge(t[other][[their, "w"]], left_on=key, right_on=their, how=how)),
         ("n",),
     )
 
@@ -136,9 +175,33 @@ RESIDENT = (
         _top_pandas,
         ("id6", "v3"),
     ),
+    Question(
+        "median and deviation by 10,000 pairs of numbers",
+        "select id4, id5, median(v3) as middle, stddev(v3) as spread from x group by id4, id5",
+        _spread_polars,
+        _spread_pandas,
+        ("id4", "id5"),
+    ),
+    Question(
+        "correlation by 10,000 pairs",
+        "select id2, id4, power(corr(v1, v2), 2) as r2 from x group by id2, id4",
+        _related_polars,
+        _related_pandas,
+        ("id2", "id4"),
+    ),
+    Question(
+        "sum and count by six columns",
+        # Nearly every row is a group of its own: what is asked for is looked at, not handed over.
+        "select count(*) as groups, max(v3) as most, sum(lines) as lines from "
+        f"(select {', '.join(SIX)}, sum(v3) as v3, count(*) as lines from x group by {', '.join(SIX)}) t",
+        _six_polars,
+        _six_pandas,
+        ("groups",),
+    ),
     _joined("join with 100 rows", "small", "id4"),
     _joined("join with a hundredth", "medium", "id6"),
     _joined("left join with a hundredth", "medium", "id6", left=True),
+    _joined("join with a hundredth by texts", "medium", "id3", their="name"),
     _joined("join with as many rows", "big", "id7"),
     SUMMARY,
 )

@@ -57,7 +57,19 @@ class LoadProgress:
 class TableInfo:
     """What the worker says of one version of a resident table."""
 
-    __slots__ = ("age", "bytes", "name", "readers", "resident", "retired", "rows", "schema", "source", "version")
+    __slots__ = (
+        "age",
+        "bytes",
+        "lost",
+        "name",
+        "readers",
+        "resident",
+        "retired",
+        "rows",
+        "schema",
+        "source",
+        "version",
+    )
 
     def __init__(self, listed: dict[str, Any]) -> None:
         self.name: str = listed["name"]
@@ -71,16 +83,19 @@ class TableInfo:
         self.readers: dict[int, int] = {pid: views for pid, views in listed["readers"]}
         """Processes that have it open: pid, and how many views they hold."""
         self.source: str | None = listed["source"]
-        """The file that it was loaded from; None: a client put it, and a restart of the worker loses it."""
+        """The file that it was loaded from, and is loaded from again when the worker has died; None: a client put it, and is
+        lost then."""
         self.retired: bool = listed["retired"]
         """Replaced or dropped; its bytes go when the last reader does."""
+        self.lost: str | None = listed.get("lost")
+        """Why it is not here any more: a worker had it that died. It is listed until somebody puts, loads or drops it."""
         self.age: float = listed.get("age_s", 0.0)  # a worker from before an upgrade does not say
-        """Seconds since its rows were published, when this was asked."""
+        """Seconds since its rows were published, when this was asked; of a lost one, since it was lost."""
         self.resident: bool = listed.get("resident", True)
         """It lies in shared memory. False: its files stay on disk, and each statement that names it reads them."""
 
     def __repr__(self) -> str:
-        state = ", retired" if self.retired else "" if self.resident else ", on disk"
+        state = ", lost" if self.lost else ", retired" if self.retired else "" if self.resident else ", on disk"
         return (
             f"<molt_accel.TableInfo {self.name!r} version {self.version}: {self.rows} rows, {self.bytes} bytes{state}>"
         )
@@ -145,7 +160,8 @@ class ResidentTables:
         return (await self._ask(_TABLE, _about(_TABLE, {"name": name}, self._nanoseconds(timeout)))).table()
 
     def tables(self, timeout: float | None = None) -> list[TableInfo]:
-        """What there is, by name; versions that were replaced are listed for as long as somebody reads them."""
+        """What there is, by name; versions that were replaced are listed for as long as somebody reads them, and tables that
+        went with a worker which died until they are there again or dropped."""
         listed = self._run(_TABLES, _about(_TABLES, {}, self._nanoseconds(timeout))).value()
         return [TableInfo(table) for table in listed]
 

@@ -1,4 +1,4 @@
-"""The report by the Django ORM, as one writes it today: SQLite, or the PostgreSQL that DEMO_DATABASE_URL names."""
+"""The report by the Django ORM, as one writes it today: SQLite, or a PostgreSQL (see `demo.database`)."""
 
 from decimal import Decimal
 from typing import Any

@@ -1,4 +1,4 @@
-"""The report's tables in the Django ORM's database: SQLite, or what DEMO_DATABASE_URL names."""
+"""The report's tables in the Django ORM's database: SQLite, or a PostgreSQL (see `demo.database`)."""
 
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from django.db import connections, transaction
 
+from demo.database import SCHEMA
 from orders.models import Customer, OrderLine
 from orders.report.files import DATABASE, Whole, customers_path, database_path, lines_path, need
 from orders.report.generate import BATCH, DAYS, FIRST_DAY, Progress
@@ -46,6 +47,12 @@ def filled_lines() -> int:
 
 def _fill(lines: pq.ParquetFile, progress: Progress) -> None:
     connection = connections[DATABASE]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("show search_path")
+            (path,) = cursor.fetchone()
+            if path == SCHEMA:
+                cursor.execute(f"create schema if not exists {SCHEMA}")
     with connection.schema_editor() as editor:
         for model in (OrderLine, Customer):
             if model._meta.db_table in connection.introspection.table_names():

@@ -174,6 +174,10 @@ fn table(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Output, Failure> {
             Err(Failure { status: Some(409), ..Failure::invalid(text) })
         }
         None => {
+            if let Some(why) = engine.catalog().why_lost(&name) {
+                let text = format!("table \"{name}\" is lost: {why}; hint: client.put(\"{name}\", data)");
+                return Err(Failure { status: Some(404), ..Failure::invalid(text) });
+            }
             let names = engine.catalog().names();
             let there = if names.is_empty() { "no table at all".into() } else { names.join(", ") };
             let text = format!("there is no table \"{name}\", there is {there}; hint: client.put(\"{name}\", data)");

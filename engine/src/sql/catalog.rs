@@ -3,16 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
 use arrow_schema::Field;
+use molt_ipc_shm::Segment;
+use molt_ipc_shm::catalogue::{Catalogue, Listing};
+use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::worker::{Host, Resident};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::disk::DiskTable;
 use super::files::{LoadError, read_file};
 use super::loading::{Loading, Loads};
+use super::lost::{Lost, LostTables};
 use super::scan::TableData;
 use super::stop::RunContext;
 
@@ -24,7 +29,7 @@ pub struct Version {
     pub data: Arc<TableData>,
     /// Where it lies in the arena; `None` until the worker has one, and for a table that stays on disk.
     pub resident: Option<Arc<Resident>>,
-    /// The file that it was loaded from; `None`: a client put it, and a restart loses it.
+    /// The file that it was loaded from, and is again when this worker dies; `None`: a client put it, and is lost then.
     pub source: Option<PathBuf>,
     /// When its rows were published, by this worker or the one that it was taken over from.
     pub since: Instant,
@@ -55,7 +60,11 @@ pub struct Listed {
     pub source: Option<PathBuf>,
     /// Replaced or dropped: it goes when its last reader does.
     pub retired: bool,
-    /// Seconds since its rows were published. (Of a former worker that does not say: since it is here.)
+    /// Why it is not here any more: a former worker had it.
+    #[serde(default)]
+    pub lost: Option<String>,
+    /// Seconds since its rows were published; of a lost one, since it was lost. (Of a former worker that does not say: since
+    /// it is here.)
     #[serde(default)]
     pub age_s: f64,
     /// It lies in the arena. Not: its files are read by each statement that names it.
@@ -73,6 +82,12 @@ fn resident() -> bool {
 pub struct Catalog {
     tables: RwLock<BTreeMap<String, Version>>,
     retired: Mutex<Vec<Retired>>,
+    /// Tables that a former worker had.
+    lost: LostTables,
+    /// Where all of this is told to tools, and to the next worker.
+    told: OnceLock<Segment>,
+    /// Held while it is told: whether there was once no room to tell of all tables.
+    telling: Mutex<bool>,
     /// Names that the manifest declares without a file: a client puts them.
     expected: RwLock<BTreeSet<String>>,
     last: AtomicU64,
@@ -145,6 +160,8 @@ impl Catalog {
         let former = tables.insert(listed.name.clone(), version);
         drop(tables);
         former.into_iter().for_each(|version| self.retire(&listed.name, version));
+        self.lost.remove(&listed.name);
+        self.tell();
     }
 
     /// Adds or replaces a table, in one step for all who look it up. Returns its version.
@@ -163,7 +180,57 @@ impl Catalog {
         let former = tables.insert(name.to_owned(), version.clone());
         drop(tables);
         former.into_iter().for_each(|version| self.retire(name, version));
+        self.lost.remove(name);
+        self.tell();
         version
+    }
+
+    /// Numbers every version after that one: what a former worker has published came before. For a start, while nobody
+    /// knows a number yet.
+    pub fn number_after(&self, last: u64) {
+        let mut tables = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        tables.values_mut().for_each(|version| version.number += last);
+        self.last.fetch_add(last, Ordering::Relaxed);
+    }
+
+    /// Says that a former worker had that table, and why it is not here.
+    pub fn lose(&self, name: &str, lost: Lost) {
+        self.lost.add(name, lost);
+        self.tell();
+    }
+
+    /// Why a table of that name is not here, if a former worker had one.
+    pub fn why_lost(&self, name: &str) -> Option<String> {
+        self.lost.why(name)
+    }
+
+    /// From now on tells in a segment what there is.
+    pub fn tell_in(&self, segment: &Segment) {
+        let _ = self.told.set(segment.clone());
+        self.tell();
+    }
+
+    /// Before anybody is answered: who knows that a table is there must find it after a death too.
+    fn tell(&self) {
+        let Some(segment) = self.told.get() else { return };
+        let mut said = self.telling.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let now = now_ns();
+        let listing = |table: Listed| Listing {
+            name: table.name,
+            version: table.version,
+            rows: table.rows as u64,
+            bytes: table.bytes,
+            source: table.source.map(|path| path.to_string_lossy().into_owned()),
+            resident: table.resident,
+            since_ns: now.saturating_sub((table.age_s * 1e9) as u64),
+            lost: table.lost,
+        };
+        let tables = self.list().into_iter().filter(|table| !table.retired).map(listing).collect();
+        let catalogue = Catalogue { last: self.last.load(Ordering::Relaxed), tables, unlisted: 0 };
+        let unlisted = catalogue.write(&segment.map, &segment.geometry);
+        if unlisted > 0 && !std::mem::replace(&mut *said, true) {
+            warn!(unlisted, "the segment has no room to list all tables: should the worker die, the rest is forgotten");
+        }
     }
 
     /// Bytes of memory of all tables in use.
@@ -179,25 +246,37 @@ impl Catalog {
     pub fn move_into(&self, host: &Host) -> Result<(), String> {
         let loaded: Vec<(String, Version)> =
             self.tables().iter().map(|(name, version)| (name.clone(), version.clone())).collect();
-        for (name, version) in loaded {
-            if version.resident.is_some() || version.data.disk.is_some() {
-                continue;
-            }
-            let said = |what: String| format!("table \"{name}\": {what}");
-            let batches = version.data.batches.iter().cloned().map(Ok);
-            let resident =
-                host.make_resident(&version.data.schema, batches).map_err(|error| said(error.to_string()))?;
-            let read = resident.read().map_err(|fault| said(fault.to_string()))?;
-            let data = TableData::new(read.schema, read.batches).map_err(said)?;
-            self.put(&name, data, Some(resident), version.source);
+        loaded.into_iter().try_for_each(|(name, version)| self.move_one(host, &name, version).map(drop))
+    }
+
+    fn move_one(&self, host: &Host, name: &str, version: Version) -> Result<Version, String> {
+        if version.resident.is_some() || version.data.disk.is_some() {
+            return Ok(version);
         }
-        Ok(())
+        let said = |what: String| format!("table \"{name}\": {what}");
+        let batches = version.data.batches.iter().cloned().map(Ok);
+        let resident = host.make_resident(&version.data.schema, batches).map_err(|error| said(error.to_string()))?;
+        let read = resident.read().map_err(|fault| said(fault.to_string()))?;
+        let data = TableData::new(read.schema, read.batches).map_err(said)?;
+        Ok(self.put(name, data, Some(resident), version.source))
+    }
+
+    /// Loads a file that a former worker had loaded: into the arena, or, `resident: false`, to be left on disk.
+    pub fn load_again(&self, host: &Host, name: &str, path: &Path, resident: bool) -> Result<Version, String> {
+        if !resident {
+            return self.attach(name, path);
+        }
+        let loaded = self.load(name, path)?;
+        self.move_one(host, name, loaded).inspect_err(|_| _ = self.drop_table(name))
     }
 
     /// Takes a table away; `false`: there was none. Who reads it reads on.
     pub fn drop_table(&self, name: &str) -> bool {
         let former = self.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(name);
-        former.map(|version| self.retire(name, version)).is_some()
+        let dropped = former.map(|version| self.retire(name, version)).is_some();
+        self.lost.remove(name);
+        self.tell();
+        dropped
     }
 
     fn retire(&self, name: &str, version: Version) {
@@ -225,10 +304,13 @@ impl Catalog {
                 readers: resident.readers(),
                 source: None,
                 retired: true,
+                lost: None,
                 age_s: old.since.elapsed().as_secs_f64(),
                 resident: true,
             })
         }));
+        drop(retired);
+        listed.extend(self.lost.list());
         listed.sort_by(|one, other| {
             (&one.name, one.retired, other.version).cmp(&(&other.name, other.retired, one.version))
         });
@@ -282,6 +364,7 @@ impl Version {
             readers: self.resident.as_ref().map(|resident| resident.readers()).unwrap_or_default(),
             source: self.source.clone(),
             retired: false,
+            lost: None,
             age_s: self.since.elapsed().as_secs_f64(),
             resident: self.data.disk.is_none(),
         }

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::arena;
 use crate::block::Block;
+use crate::frame::Handle;
 use crate::layout::{Geometry, SlotState, session};
 use crate::lease;
 use crate::mapping::Mapping;
+use crate::os::now_ns;
 use crate::ring::Producer;
 use crate::slot;
 
@@ -25,6 +27,14 @@ enum Lent {
 }
 
 impl Lent {
+    /// Where it lies.
+    fn handle(&self) -> Handle {
+        match self {
+            Lent::Block(block) => block.handle(),
+            Lent::Resident(reading) => reading.resident().handle(),
+        }
+    }
+
     /// Leaves it where it lies when its last holder is gone.
     fn abandon(&self) {
         match self {
@@ -32,6 +42,25 @@ impl Lent {
             Lent::Resident(reading) => reading.resident().abandon(),
         }
     }
+}
+
+/// A lease that is not let go of.
+#[derive(Debug)]
+struct Held {
+    lent: Arc<Lent>,
+    /// CLOCK_MONOTONIC nanoseconds when it was lent.
+    since_ns: u64,
+}
+
+/// What a session holds by its leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lending {
+    /// How many there are.
+    pub leases: u32,
+    /// Bytes that they keep; of a table with several views, once.
+    pub bytes: u64,
+    /// CLOCK_MONOTONIC nanoseconds when the oldest was lent; 0: there is none.
+    pub oldest_ns: u64,
 }
 
 /// One client process's session. Lives until nobody needs it: the poller, and every request of it that still runs.
@@ -54,7 +83,7 @@ pub struct Peer {
 
 #[derive(Debug, Default)]
 struct Leases {
-    held: Vec<Option<Arc<Lent>>>,
+    held: Vec<Option<Held>>,
     free: Vec<u32>,
     /// Forks under way: what is lent meanwhile is for the child too.
     pins: Vec<Arc<Pinned>>,
@@ -107,7 +136,7 @@ impl Peer {
                 for pinned in &leases.pins {
                     pinned.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(lent.clone());
                 }
-                leases.held[lease as usize] = Some(lent);
+                leases.held[lease as usize] = Some(Held { lent, since_ns: now_ns() });
                 Ok(lease)
             }
             None => Err(result),
@@ -117,7 +146,7 @@ impl Peer {
     /// Keeps what it holds now, and what it is lent until `seal`, for as long as the result lives.
     pub fn pin(&self) -> Arc<Pinned> {
         let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let held = leases.held.iter().flatten().cloned().collect();
+        let held = leases.held.iter().flatten().map(|held| held.lent.clone()).collect();
         let pinned = Arc::new(Pinned(Mutex::new(held)));
         leases.pins.push(pinned.clone());
         pinned
@@ -153,13 +182,23 @@ impl Peer {
     /// them. Freed, they could be claimed and overwritten by another client of this segment.
     pub fn abandon_leases(&self) {
         let mut leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        leases.held.iter_mut().filter_map(Option::take).for_each(|lent| lent.abandon());
+        leases.held.iter_mut().filter_map(Option::take).for_each(|held| held.lent.abandon());
     }
 
-    /// Leases that it holds.
-    pub fn lease_count(&self) -> usize {
+    /// What it holds now. It looks at each lease: for the poller, now and then.
+    pub fn lending(&self) -> Lending {
         let leases = self.leases.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        leases.held.len() - leases.free.len()
+        let count = leases.held.len() - leases.free.len();
+        // Low numbers are lent first, so the search mostly ends early.
+        let held = || leases.held.iter().flatten().take(count);
+        let mut places: Vec<(u64, u64)> = held().map(|held| held.lent.handle()).map(|at| (at.offset, at.len)).collect();
+        places.sort_unstable();
+        places.dedup();
+        Lending {
+            leases: count as u32,
+            bytes: places.iter().map(|(_, len)| len).sum(),
+            oldest_ns: held().map(|held| held.since_ns).min().unwrap_or(0),
+        }
     }
 
     /// Writes the slot's word and figures for `molt-shm-stat`.
@@ -168,7 +207,10 @@ impl Peer {
         map.u32(at + session::PID).store(self.pid, Ordering::Relaxed);
         map.u32(at + session::CHANNELS).store(channels, Ordering::Relaxed);
         map.u32(at + session::IN_FLIGHT).store(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
-        map.u32(at + session::LEASES).store(self.lease_count() as u32, Ordering::Relaxed);
+        let lending = self.lending();
+        map.u32(at + session::LEASES).store(lending.leases, Ordering::Relaxed);
+        map.u64(at + session::LEASED_BYTES).store(lending.bytes, Ordering::Relaxed);
+        map.u64(at + session::OLDEST_LEASE_NS).store(lending.oldest_ns, Ordering::Relaxed);
         slot::show_session(map, geometry, self.slot, self.generation, state);
     }
 }

@@ -231,18 +231,20 @@ fn text(report: &Report) -> String {
     );
     let counters: Vec<String> = report.totals.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let _ = writeln!(out, "totals    {}", counters.join("  "));
-    let _ = writeln!(out, "\nslot  pid       state        channels  in flight  leases  arena");
+    let _ = writeln!(out, "\nslot  pid       state        channels  in flight  arena      leases  leased     oldest");
     for session in &report.sessions {
         let _ = writeln!(
             out,
-            "{:<5} {:<9} {:<12} {:<9} {:<10} {:<7} {}",
+            "{:<5} {:<9} {:<12} {:<9} {:<10} {:<10} {:<7} {:<10} {}",
             session.slot,
             session.pid,
             session.state,
             session.channels,
             session.in_flight,
+            mib(session.arena_bytes),
             session.leases,
-            mib(session.arena_bytes)
+            mib(session.leased_bytes),
+            session.oldest_lease_s.map_or("-".into(), |age| format!("{age:.0} s"))
         );
     }
     let _ = writeln!(out, "\nentry                           calls       p50 us     p99 us   p99.9 us");
@@ -256,6 +258,18 @@ fn text(report: &Report) -> String {
             entry.p99_us,
             entry.p999_us
         );
+    }
+    if !report.tables.is_empty() {
+        let _ = writeln!(out, "\ntable                         version         rows        bytes  from");
+    }
+    for table in &report.tables {
+        let from = match (&table.lost, &table.source) {
+            (Some(why), _) => format!("LOST {:.0} s ago: {why}", table.age_s),
+            (None, Some(source)) => format!("{}{source}", if table.resident { "" } else { "on disk: " }),
+            (None, None) => "a client".into(),
+        };
+        let (name, from) = (plain(&table.name), plain(&from));
+        let _ = writeln!(out, "{name:<28} {:>8} {:>12} {:>12}  {from}", table.version, table.rows, mib(table.bytes));
     }
     out
 }
@@ -278,6 +292,12 @@ fn prometheus(report: &Report) -> String {
     let _ = writeln!(out, "molt_arena_bytes{{segment=\"{name}\"}} {}", report.arena.total_bytes);
     let _ = writeln!(out, "molt_arena_used_bytes{{segment=\"{name}\"}} {}", report.arena.used_bytes);
     let _ = writeln!(out, "molt_sessions{{segment=\"{name}\"}} {}", report.sessions.len());
+    let leased: u64 = report.sessions.iter().map(|session| session.leased_bytes).sum();
+    let oldest = report.sessions.iter().filter_map(|session| session.oldest_lease_s).fold(0.0, f64::max);
+    let _ = writeln!(out, "molt_leased_bytes{{segment=\"{name}\"}} {leased}");
+    let _ = writeln!(out, "molt_oldest_lease_seconds{{segment=\"{name}\"}} {oldest:e}");
+    let lost = report.tables.iter().filter(|table| table.lost.is_some()).count();
+    let _ = writeln!(out, "molt_tables_lost{{segment=\"{name}\"}} {lost}");
     for (total, count) in &report.totals {
         let _ = writeln!(out, "molt_total{{segment=\"{name}\",what=\"{total}\"}} {count}");
     }

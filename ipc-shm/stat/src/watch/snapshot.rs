@@ -88,8 +88,12 @@ pub struct Session {
     pub channels: u32,
     /// Requests taken and not answered.
     pub in_flight: u32,
-    /// Results it holds.
+    /// Results and tables it holds.
     pub leases: u32,
+    /// Bytes that these keep.
+    pub leased_bytes: u64,
+    /// Nanoseconds since the oldest of them was lent.
+    pub oldest_lease_ns: Option<u64>,
     /// Bytes of its extents.
     pub arena_bytes: u64,
 }
@@ -182,6 +186,10 @@ impl Snapshot {
                     channels: short(at + session::CHANNELS),
                     in_flight: short(at + session::IN_FLIGHT),
                     leases: short(at + session::LEASES),
+                    leased_bytes: word(at + session::LEASED_BYTES),
+                    oldest_lease_ns: Some(word(at + session::OLDEST_LEASE_NS))
+                        .filter(|since| *since > 0)
+                        .map(|since| at_ns.saturating_sub(since)),
                     arena_bytes: arena.of(molt_ipc_shm::arena::owner_of_session(slot)).0,
                 })
             })

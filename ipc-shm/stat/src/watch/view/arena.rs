@@ -1,4 +1,4 @@
-//! The arena: a map of its extents, and who has how much.
+//! The arena: a map of its extents, who has how much, and who holds what by leases.
 
 use molt_ipc_shm::arena::{ExtentWord, OWNER_WORKER, owner_of_session};
 use ratatui::Frame;
@@ -10,18 +10,24 @@ use ratatui::widgets::Paragraph;
 use super::Chosen;
 use super::list::{Column, List};
 use super::paint::{ACCENT, QUIET, bar, of, plural, rule};
-use crate::units::{bytes, percent};
+use crate::units::{bytes, count, percent, whole};
 use crate::watch::health::Level;
-use crate::watch::snapshot::{ArenaMap, Snapshot};
+use crate::watch::snapshot::{ArenaMap, Session, Snapshot};
 
-const OWNERS: [Column; 6] = [
+const OWNERS: [Column; 9] = [
     ("", 1, false),
     ("owner", 12, false),
     ("pid", 8, true),
     ("bytes", 8, true),
     ("runs", 6, true),
+    ("leases", 6, true),
+    ("leased", 8, true),
+    ("oldest", 6, true),
     ("share", 0, false),
 ];
+
+/// Columns of the bar that shows an owner's share: with the others, a line of 80.
+const SHARE: usize = 10;
 
 /// Colours of sessions, in turn; the worker and nobody have their own.
 const SESSIONS: [Color; 4] = [Color::Green, Color::Magenta, Color::Blue, Color::LightMagenta];
@@ -60,27 +66,37 @@ fn map(now: &Snapshot, columns: usize, lines: usize) -> (Vec<Line<'static>>, usi
 
 fn owners(now: &Snapshot) -> Vec<Vec<Line<'static>>> {
     let (used, total) = (now.arena.used(), now.arena.total());
-    let row = |sign: Span<'static>, who: String, pid: u32, (held, runs): (u64, u64)| {
-        let mut share = bar(held as f64 / total.max(1) as f64, 20);
+    // What Python holds of the worker's extents: these are no extents of its own.
+    let leases = |session: Option<&Session>| match session.filter(|session| session.leases > 0) {
+        Some(session) => [
+            count(session.leases.into()),
+            bytes(session.leased_bytes),
+            session.oldest_lease_ns.map(whole).unwrap_or_default(),
+        ],
+        None => Default::default(),
+    };
+    let row = |sign: Span<'static>, who: String, pid: u32, (held, runs): (u64, u64), session: Option<&Session>| {
+        let mut share = bar(held as f64 / total.max(1) as f64, SHARE);
         share.push_span(Span::raw(format!(" {:>4}", percent(held, total))));
         let pid = if pid == 0 { Line::raw("") } else { Line::raw(pid.to_string()) };
-        vec![Line::from(sign), Line::raw(who), pid, Line::raw(bytes(held)), Line::raw(runs.to_string()), share]
+        let figures = [bytes(held), runs.to_string()].into_iter().chain(leases(session)).map(Line::raw);
+        [Line::from(sign), Line::raw(who), pid].into_iter().chain(figures).chain([share]).collect()
     };
     let worker = now.arena.of(OWNER_WORKER);
-    let mut rows = vec![row(Span::styled("█", ACCENT), "worker".into(), now.worker.pid, worker)];
+    let mut rows = vec![row(Span::styled("█", ACCENT), "worker".into(), now.worker.pid, worker, None)];
     let mut known = worker.0;
     for session in &now.sessions {
         let owner = owner_of_session(session.slot);
         let held = now.arena.of(owner);
         known += held.0;
-        if held.0 > 0 {
+        if held.0 > 0 || session.leases > 0 {
             let sign = Span::styled("█", style(now, owner));
-            rows.push(row(sign, format!("session {}", session.slot), session.pid, held));
+            rows.push(row(sign, format!("session {}", session.slot), session.pid, held, Some(session)));
         }
     }
     // What is on its way back for a moment is nobody's too; the header says when it stays.
     if used > known {
-        rows.push(row(Span::styled("█", of(Level::Ill)), "nobody".into(), 0, (used - known, 0)));
+        rows.push(row(Span::styled("█", of(Level::Ill)), "nobody".into(), 0, (used - known, 0), None));
     }
     rows
 }

@@ -16,7 +16,18 @@ pub fn stats(name: &str, calls: u64) -> EntryStats {
 }
 
 fn session(slot: u32, pid: u32, in_flight: u32, arena_bytes: u64) -> Session {
-    Session { slot, pid, state: "active", channels: 2, in_flight, leases: 1, arena_bytes }
+    let (leased_bytes, oldest_lease_ns) = (3 << 20, Some(7384 * SECOND));
+    Session {
+        slot,
+        pid,
+        state: "active",
+        channels: 2,
+        in_flight,
+        leases: 1,
+        leased_bytes,
+        oldest_lease_ns,
+        arena_bytes,
+    }
 }
 
 fn channel(index: u32, session: u32, pid: u32, (requests, responses): (u64, u64), open: u32) -> Channel {

@@ -81,8 +81,10 @@ fn every_page_shows_names_and_figures_whole_on_80_columns() {
             Pane::Arena,
             &[
                 "a sign: an extent of 256KiB",
+                "  owner             pid    bytes   runs leases   leased oldest share",
                 "█ worker          22447    11MiB      1",
-                "█ session 0       23072    20MiB      1",
+                "█ session 0       23072    20MiB      1      1     3MiB  2h03m",
+                "█ session 5     4194304       0B      0      1     3MiB  2h03m",
                 "2 runs",
             ],
         ),

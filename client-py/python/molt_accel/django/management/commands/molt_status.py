@@ -77,9 +77,11 @@ def _told(client: Client) -> list[str]:
         if skew.of_settings() is not None:
             found = skew.difference(client)
             lines.append("manifest  that of the settings" if found is None else f"manifest  DIFFERS: {found}")
-        listed = [table for table in client.tables(ANSWER_SECONDS) if not table.retired]
+        there = client.tables(ANSWER_SECONDS)
     except MoltError as reason:
         return [*lines, f"asked     no answer: {reason}"]
+    lines.extend(f"LOST      {table.name}: {table.lost}" for table in there if table.lost)
+    listed = [table for table in there if not table.retired and not table.lost]
     told = [f"{table.name} ({table.rows:,} rows, {tables.age(table)})" for table in listed]
     told += [f"{name} (NOT READ YET)" for name in tables.unread(listed)]
     return [*lines, f"tables    {', '.join(told)}"] if told else lines

@@ -92,7 +92,7 @@ class Command(BaseCommand):
         )
         for table in listed:
             origin = "(replaced)" if table.retired else os.path.basename(table.source) if table.source else "a client"
-            origin += "" if table.resident else " (on disk)"
+            origin += " (LOST)" if table.lost else "" if table.resident else " (on disk)"
             self.stdout.write(
                 f"{table.name:{width}}  {table.version:>7}  {table.rows:>13,}  {table.bytes:>15,}  "
                 f"{len(table.readers):>7}  {tables.age(table):>12}  {origin}"
