@@ -351,6 +351,7 @@ def test_the_workers_command_keeps_them_fresh_across_a_death_of_the_worker(tmp_p
         process.send_signal(signal.SIGHUP)  # as `systemctl reload` sends it
         until(lambda: molt_accel.Client(name).stats()["worker"]["pid"] != before, "a new worker has taken over", 60)
         until(lambda: names() == ["Ann", "Bob"], "it has them too", 60)
+        until(lambda: "the former one leaves" in log.read_text(), "its supervisor has noted that it serves")
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         until(lambda: not Path("/dev/shm", name[1:]).exists(), "it leaves nothing")
