@@ -273,8 +273,10 @@ impl Supervisor<'_> {
                 Said::Upgrade => upgrade = true,
                 Said::Stop => {
                     told = true;
-                    current.tell();
-                    self.leaving.iter().for_each(|(worker, _)| worker.tell());
+                    // The one that is starting too: it may serve, and be the current one, before the present one has ended.
+                    let upcoming = upcoming.iter().map(|(next, _)| next);
+                    let leaving = self.leaving.iter().map(|(worker, _)| worker);
+                    [&current].into_iter().chain(upcoming).chain(leaving).for_each(Worker::tell);
                 }
             }
         }

@@ -38,6 +38,27 @@ fn succeeded(worker: &Worker, before: u32) -> u32 {
     now
 }
 
+/// The workers that a supervisor has at this moment.
+fn workers_of(supervisor: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// However far the new worker has come when the word to stop arrives, it is not left behind, and nobody waits for ever.
+#[test]
+fn a_stop_in_the_midst_of_an_upgrade_ends_both_workers() {
+    for _ in 0..3 {
+        let mut worker = supervised("1");
+        worker.signal(Signal::SIGHUP);
+        let both = until("two workers", || Some(workers_of(worker.pid())).filter(|pids| pids.len() == 2));
+        worker.signal(Signal::SIGTERM);
+        worker.ended();
+        let gone = |pid: &u32| kill(Pid::from_raw(*pid as i32), None).is_err();
+        assert!(both.iter().all(gone), "{}", worker.log());
+        assert!(names_of(&worker.shm).is_empty() && !worker.socket().exists(), "{}", worker.log());
+    }
+}
+
 /// Fault 34: upgrades one after the other under load; half of the requests must not run twice.
 #[test]
 fn no_request_is_lost_when_a_supervised_worker_is_upgraded_under_load() {
