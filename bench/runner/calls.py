@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -22,7 +23,9 @@ from .worker import Worker
 PAYLOAD = bytes(range(64))
 MOLT = "molt"
 PEERS = (MOLT, *echo.MODULES)
-HOT, ASLEEP = "hot", "asleep"
+HOT, APART, ASLEEP = "hot", "hot, a core each", "asleep"
+"""APART: client and server are each held on a core of its own, since the scheduler may put two that wake each other on one
+core, where a wake-up is a switch and no idle core has to come up: which it does differs by machine and by moment."""
 
 ROUNDS = 7
 HOT_CALLS = 3_000
@@ -41,23 +44,43 @@ def measure(owned: Owned, engine: Worker, logs: Path, rounds: int = ROUNDS) -> d
     took: dict[tuple[str, str], list[list[int]]] = {}
     with ExitStack() as opened:
         asks: dict[str, echo.Ask] = {}
+        servers = {MOLT: engine.serving()}
         for name in PEERS:
             if name == MOLT:
                 client = opened.enter_context(molt_accel.attach(shm=engine.shm))
                 asks[name] = lambda payload, call=client.call: call("echo", payload, "raw")
                 continue
             try:
-                asks[name] = opened.enter_context(_served(owned, name, engine.folder, logs))
+                connected, servers[name] = _served(owned, name, engine.folder, logs)
+                asks[name] = opened.enter_context(connected)
             except ImportError as reason:
                 missing[name] = f"not installed: {reason}"
         for name, ask in asks.items():
             check(name, ask)
         for number in range(rounds):
-            for way, turn in ((HOT, _hot), (ASLEEP, _asleep)):
+            for way, turn in ((HOT, _hot), (APART, _hot), (ASLEEP, _asleep)):
                 for name in turns.order(asks, number):
-                    took.setdefault((way, name), []).append(turn(asks[name]))
-    rows = [{"way": way, "peer": name, **figures(took[way, name])} for way in (HOT, ASLEEP) for name in asks]
+                    with apart(servers[name]) if way == APART else ExitStack():
+                        took.setdefault((way, name), []).append(turn(asks[name]))
+    rows = [{"way": way, "peer": name, **figures(took[way, name])} for way in (HOT, APART, ASLEEP) for name in asks]
     return {"rows": rows, "missing": missing}
+
+
+@contextmanager
+def apart(server: int) -> Iterator[None]:
+    """Holds this thread on one core and all threads of the process `server` on the others. Where there is only one core,
+    both stay there."""
+    allowed = os.sched_getaffinity(0)
+    mine, *others = sorted(allowed)
+    threads = [int(thread) for thread in os.listdir(f"/proc/{server}/task")]
+    for thread in threads:
+        os.sched_setaffinity(thread, others or [mine])
+    os.sched_setaffinity(0, [mine])
+    try:
+        yield
+    finally:
+        for thread in (0, *threads):
+            os.sched_setaffinity(thread, allowed)
 
 
 def check(name: str, ask: echo.Ask) -> None:
@@ -68,14 +91,14 @@ def check(name: str, ask: echo.Ask) -> None:
 
 
 def _served(owned: Owned, name: str, folder: Path, logs: Path):
-    """A client of that echo, whose process is started here."""
+    """A client of that echo, and the process that serves, which is started here."""
     peer = echo.load(name)
     module = echo.MODULES[name]
     place = folder / module
     command: child.Command = [sys.executable, "-m", "bench.runner.echo", name, place]
     running = child.start(owned, f"the {name} echo", command, logs / f"echo-{module}.log", cwd=ROOT)
     until(lambda: listens(place), f"that {running} listens", 10, running)
-    return peer.connected(place)
+    return peer.connected(place), running.pid
 
 
 def listens(place: Path) -> bool:

@@ -224,8 +224,8 @@ def echoes(found: dict) -> list[Chart]:
             hovertemplate="%{x}: %{y:,.1f} us",
         )  # fmt: skip
     says = (
-        "64 bytes there and back from Python: hot, one call right after the other, and asleep, a call every 3 ms. "
-        "Medians, whiskers "
+        "64 bytes there and back from Python: hot, one call right after the other, where the scheduler puts the two sides and "
+        "with each held on a core of its own; and asleep, a call every 3 ms. Medians, whiskers "
         "from the least to the largest median of a round."
     )
     return [Chart("echo", "A single call from Python", says, figure)]

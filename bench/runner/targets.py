@@ -92,9 +92,11 @@ def single(micro: dict) -> list[Verdict]:
     """S2, S3, S10, S12, S13 and S14: single calls, the worker and the client by themselves."""
     p50 = {(row["way"], row["peer"]): row["p50_us"] for row in micro["echo_64_bytes"]["rows"]}
     hot = p50["hot", "molt"] / p50["hot", "Unix socket"]
+    apart = p50["hot, a core each", "molt"] / p50["hot, a core each", "Unix socket"]
     asleep = p50["asleep", "molt"] / p50["asleep", "Unix socket"]
     out = [
         Verdict("S2", "echo of 64 bytes, hot: against a Python Unix-socket echo", hot, 0.2, None, "x"),
+        Verdict("S2", "the same with client and server held on a core each", apart, 0.2, None, "x"),
         Verdict("S2", "the same call by itself", p50["hot", "molt"], None, 4, " us"),
         Verdict("S2", "echo of 64 bytes, both asleep: against the same", asleep, 1.25, 1.05, "x"),
         Verdict("S3", "CPU of a call, client and worker, cores busy", micro["saturated"]["cpu_us"], 15, 6, " us"),

@@ -1,5 +1,6 @@
 """Single calls: answers are compared first, every peer has its rows, and one that is not there is said."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def test_every_peer_has_a_row_for_each_way(owned: Owned, engine: Worker, tmp_pat
     found = calls.measure(owned, engine, tmp_path, rounds=2)
     assert {(row["way"], row["peer"]) for row in found["rows"]} == {
         (way, peer)
-        for way in ("hot", "asleep")
+        for way in ("hot", "hot, a core each", "asleep")
         for peer in ("molt", "Unix socket", "multiprocessing.Pipe", "pyzmq REQ/REP")
     }
     assert found["missing"] == {}
@@ -55,8 +56,18 @@ def test_peers_have_their_turns_in_another_order_each_round(
     hot = calls._hot
     monkeypatch.setattr(calls, "_hot", lambda ask: asked.append(ask) or hot(ask))
     calls.measure(owned, engine, tmp_path, rounds=3)
-    rounds = [tuple(map(id, asked[at : at + 4])) for at in (0, 4, 8)]
+    rounds = [tuple(map(id, asked[at : at + 4])) for at in (0, 8, 16)]  # the four after each are held apart
     assert len({frozenset(one) for one in rounds}) == 1 and len(set(rounds)) > 1
+
+
+def test_held_apart_each_side_has_its_cores_and_gets_all_back(engine: Worker) -> None:
+    allowed = os.sched_getaffinity(0)
+    threads = [int(thread) for thread in os.listdir(f"/proc/{engine.pid}/task")]
+    with calls.apart(engine.pid):
+        mine, theirs = os.sched_getaffinity(0), [os.sched_getaffinity(thread) for thread in threads]
+        assert len(mine) == 1 and all(cores == (allowed - mine or mine) for cores in theirs)
+    assert os.sched_getaffinity(0) == allowed
+    assert all(os.sched_getaffinity(thread) == allowed for thread in threads)
 
 
 @pytest.mark.usefixtures("short")

@@ -44,6 +44,25 @@ async def test_many_in_flight_and_no_thread_for_them(client: Client) -> None:
     assert [number for number, _ in await asyncio.gather(*calls)] == list(range(2000))
 
 
+async def test_who_waits_for_room_is_not_passed_by_those_who_come_later(client: Client) -> None:
+    calls, done = 20, [0] * 300
+
+    async def caller(number: int) -> None:
+        for _ in range(calls):
+            await client.acall("echo", number)
+            done[number] += 1
+
+    await asyncio.wait([asyncio.create_task(caller(number)) for number in range(300)], return_when=asyncio.FIRST_COMPLETED)
+    assert max(done) == calls and min(done) >= calls // 2, sorted(done)[::30]
+    await until_idle(done, calls)
+
+
+async def until_idle(done: list[int], calls: int) -> None:
+    """Waits for the callers that were left running."""
+    while min(done) < calls:
+        await asyncio.sleep(0.01)
+
+
 async def test_failures_are_raised_where_they_are_awaited(client: Client) -> None:
     good, unknown, wrong = await asyncio.gather(
         client.acall("echo", 1), client.acall("nobody", 1), client.acall("compute", 1), return_exceptions=True

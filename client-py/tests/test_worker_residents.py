@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 import molt_accel
-from conftest import until
+from conftest import BARE, until
 
 
 def numbers(rows: int, start: int = 0) -> pa.Table:
@@ -196,7 +196,7 @@ def test_a_reader_keeps_its_view_when_the_worker_dies(own: molt_accel.SpawnedCli
 def test_what_was_loaded_is_back_after_a_kill_and_what_was_put_is_said_to_be_lost(tmp_path: Path) -> None:
     file = tmp_path / "loaded.parquet"
     pyarrow.parquet.write_table(numbers(3000), file)
-    with molt_accel.spawn(arena="32MiB", threads=2, args=["--supervise"]) as own:
+    with molt_accel.spawn(exports=BARE, arena="32MiB", threads=2, args=["--supervise"]) as own:
         loaded = own.load("loaded", file)
         own.put("put", numbers(10))
         view = own.table("put").to_pyarrow()

@@ -151,10 +151,18 @@ class Channel:
 
     async def _once(self, entry: str, arguments: Request, deadline: Deadline, absent: float) -> Reply:
         """One try: the reply, whatever its outcome. `absent`: how long to look for a worker where nobody starts one."""
-        # What was waited for before was part of the request's time.
-        while (submitted := self._submit(entry, deadline.rest(self.client, arguments))) != _SUBMITTED:
+        in_turn = False  # it has waited for room, so nobody who waits has come before it
+        while True:
+            if self._no_room and not in_turn:
+                submitted = _NO_ROOM  # what came first goes first: new requests would take all the room that answers make
+            else:
+                # What was waited for before was part of the request's time.
+                submitted = self._submit(entry, deadline.rest(self.client, arguments))
+            if submitted == _SUBMITTED:
+                break
             if submitted == _NO_ROOM:
-                await self._room(entry, deadline)
+                await self._room(entry, deadline, in_turn)
+                in_turn = True
             else:
                 await self.attach(deadline, absent)
         number = self._id[0]
@@ -229,11 +237,14 @@ class Channel:
                 return NOT_YET, self._error(None)
         return found, why
 
-    async def _room(self, entry: str, deadline: Deadline) -> None:
-        """Waits until the channel has moved on, or the request's time is over."""
+    async def _room(self, entry: str, deadline: Deadline, in_turn: bool) -> None:
+        """Waits until the channel has moved on, or the request's time is over. `in_turn`: before all others who wait."""
         seconds = deadline.left_ns(self.client) / NANO
         future = self.loop.create_future()
-        self._no_room.append(future)
+        if in_turn:
+            self._no_room.appendleft(future)
+        else:
+            self._no_room.append(future)
         self._watch(0.0)
         try:
             async with asyncio.timeout(seconds):

@@ -76,6 +76,8 @@ pub fn session(memory: &Memory, partitions: usize, passes: usize) -> SessionStat
     // megabyte, and no hashes.
     options.execution.perfect_hash_join_small_build_threshold = 1 << 16;
     options.sql_parser.collect_spans = true;
+    // Else `timestamptz` is a type without a zone, which is then taken for the wall clock of whatever it is compared with.
+    options.execution.time_zone = Some(instants::UTC.into());
     options.execution.sort_spill_reservation_bytes = memory.sort_reserve();
     // Rules that look for what our leaves do not have: files to push filters into, remote inputs to buffer.
     let unused = ["HashJoinBuffering"];
