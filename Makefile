@@ -115,7 +115,7 @@ bench: build transport-bench ablation-program
 test: test-transport test-proofs test-chaos test-entries test-engine test-python
 
 # Tests in which it makes a difference whether the segment has a name; the others map no segment, or are about names.
-NAMELESS_TESTS := calls deaths faults fork hostile loops pins queue start strangers
+NAMELESS_TESTS := calls deaths faults fork hostile loops lost pins pulse queue reuse start strangers
 
 .PHONY: test-transport
 test-transport:

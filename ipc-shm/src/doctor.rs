@@ -43,7 +43,7 @@ pub enum Ill {
     NoSocket,
     /// A client's process is stopped, or does not read its answers.
     StuckPeer,
-    /// A session broke a rule, and its process lives on.
+    /// A session broke a rule, or lost its sockets, and its process lives on.
     CutPeer,
     /// Extents that belong to nobody who lives.
     LeakedExtents,
@@ -253,8 +253,8 @@ fn of_peers(segment: &Segment, now: &Look, before: Option<&Look>) -> Vec<Finding
         match SlotState::of(*word) {
             SlotState::Quarantined => {
                 let text = format!(
-                    "session {slot} (pid {pid}) broke a rule and was cut; its slot and memory come back when the process \
-                     ends; hint: end it, and look at the worker's log for the rule"
+                    "session {slot} (pid {pid}) broke a rule and was cut, or has closed its sockets and lives on; its slot \
+                     and memory come back when the process ends; hint: end it"
                 );
                 found.push(finding(Ill::CutPeer, text));
             }

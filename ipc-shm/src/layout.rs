@@ -30,7 +30,7 @@
 use crate::record::record;
 
 /// Changes with every change of a byte's place or meaning. Not the package's version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// The first eight bytes of every segment.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MOLTSHM1");
 /// Two cache lines.
@@ -192,6 +192,7 @@ pub mod overdue {
 
 /// Places inside a session slot.
 pub mod session {
+    use super::LINE;
     /// u64: [`super::slot_word`] of generation and state.
     pub const WORD: usize = 0;
     /// u32: the client's process.
@@ -206,10 +207,12 @@ pub mod session {
     pub const IN_FLIGHT: usize = 28;
     /// u32: leases not let go of.
     pub const LEASES: usize = 32;
-    /// Bitmap: the client sets bit n to let go of lease n; the worker clears it.
-    pub const RELEASED: usize = 128;
-    /// Bytes of a slot: the bitmap has room for 2,048 leases.
-    pub const BYTES: usize = 512;
+    /// Bitmap: the client sets bit n to let go of lease n; the worker clears it. There is room for 2,048 leases.
+    pub const RELEASED: usize = LINE;
+    /// u64: the slot's generation as long as its client uses the slot (the client writes it).
+    pub const HELD: usize = 3 * LINE;
+    /// Bytes of a slot.
+    pub const BYTES: usize = 4 * LINE;
 }
 
 /// Places inside a channel slot. Each word is written by one side alone, but for the sleep words (see `doorbell`).
@@ -231,6 +234,8 @@ pub mod channel {
     pub const RESPONSE_SLEEP: usize = 5 * LINE;
     /// u64: the client sleeps for room in the request ring.
     pub const ROOM_SLEEP: usize = 6 * LINE;
+    /// u64: the slot's generation as long as its client uses the channel (client writes).
+    pub const HELD: usize = 7 * LINE;
     /// Bytes of a slot.
     pub const BYTES: usize = 8 * LINE;
 }
@@ -558,9 +563,11 @@ pub fn layout_hash() -> u64 {
         [channel::RESPONSE_HEAD, channel::RESPONSE_TAIL, channel::RESPONSE_SLEEP, channel::ROOM_SLEEP, ALIGN, PAGE],
         [entry::NAME_BYTES, entry::CALLS, entry::BUCKETS_AT, entry::BUCKETS, entry::BYTES, READY_AT],
     ];
+    let held = [session::HELD, channel::HELD];
     let supervised = [supervision::PID, supervision::RESTARTS, supervision::IN_A_ROW, supervision::LAST_END];
     let late = [OVERDUE_AT, overdue::COUNT, overdue::ENTRY, overdue::SINCE_NS, crate::TraceContext::BYTES];
-    let mut text = format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?}");
+    let mut text =
+        format!("{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {held:?} {supervised:?} {late:?}");
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));
     }

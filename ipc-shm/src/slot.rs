@@ -1,8 +1,9 @@
 //! Slots: how the worker makes a session's and a channel's words ready for their next user.
 //!
 //! Only the worker writes these words, and only while no client has the slot: its last user's process is dead, or has let
-//! go of it and nothing of the worker's still answers there. Its next user learns of the slot through a socket, after all
-//! of this. So what a user leaves behind, wherever it was killed, is gone before the next one looks: positions begin at
+//! go of it and nothing of the worker's still answers there. That it has let go is what the client says in the slot itself
+//! (`hold_*`, `let_go_of_*`): a socket that was closed does not say so, since a process can lose its descriptors and go on
+//! writing to what it has mapped. Its next user learns of the slot through a socket, after all of this. So what a user leaves behind, wherever it was killed, is gone before the next one looks: positions begin at
 //! zero, no frame, cell, ticket or released lease of the last user is left. The state is stored last, for tools.
 
 use std::sync::atomic::Ordering;
@@ -48,4 +49,44 @@ pub fn open_channel(map: &Mapping, geometry: &Geometry, index: u32, session: u32
 /// Nobody has the channel any more.
 pub fn free_channel(map: &Mapping, geometry: &Geometry, index: u32, generation: u64) {
     map.u64(geometry.channel(index) + channel::WORD).store(slot_word(generation, SlotState::Free), Ordering::Release);
+}
+
+/// Where a client says that it uses a slot: the slot's generation, or anything else once it does not.
+fn hold(map: &Mapping, at: usize, generation: u64) {
+    map.u64(at).store(generation, Ordering::Release);
+}
+
+/// A CAS: said late, by a finalizer say, it takes nothing from the slot's next user.
+fn let_go(map: &Mapping, at: usize, generation: u64) {
+    let _ = map.u64(at).compare_exchange(generation, 0, Ordering::Release, Ordering::Relaxed);
+}
+
+/// Client: it was given a session, and uses its slot, channels and extents from now on.
+pub fn hold_session(map: &Mapping, geometry: &Geometry, slot: u32, generation: u64) {
+    hold(map, geometry.session(slot) + session::HELD, generation);
+}
+
+/// Client: it will never touch them again. Said before the socket is closed.
+pub fn let_go_of_session(map: &Mapping, geometry: &Geometry, slot: u32, generation: u64) {
+    let_go(map, geometry.session(slot) + session::HELD, generation);
+}
+
+/// Worker: whether the session's client still uses it. To be asked after its socket was closed.
+pub fn is_session_held(map: &Mapping, geometry: &Geometry, slot: u32, generation: u64) -> bool {
+    map.u64(geometry.session(slot) + session::HELD).load(Ordering::Acquire) == generation
+}
+
+/// Client: it was given a channel.
+pub fn hold_channel(map: &Mapping, geometry: &Geometry, index: u32, generation: u64) {
+    hold(map, geometry.channel(index) + channel::HELD, generation);
+}
+
+/// Client: it will never touch the channel again. Said before the doorbell is closed.
+pub fn let_go_of_channel(map: &Mapping, geometry: &Geometry, index: u32, generation: u64) {
+    let_go(map, geometry.channel(index) + channel::HELD, generation);
+}
+
+/// Worker: whether the channel's client still uses it. To be asked after its doorbell was closed.
+pub fn is_channel_held(map: &Mapping, geometry: &Geometry, index: u32, generation: u64) -> bool {
+    map.u64(geometry.channel(index) + channel::HELD).load(Ordering::Acquire) == generation
 }

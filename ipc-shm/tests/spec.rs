@@ -190,11 +190,11 @@ fn records_lie_as_documented() {
 
 #[test]
 fn slots_lie_as_documented() {
-    let fields = named!(session: WORD, PID, UID, STARTED, CHANNELS, IN_FLIGHT, LEASES, RELEASED);
-    let bitmap = (session::BYTES - session::RELEASED) as u64;
+    let fields = named!(session: WORD, PID, UID, STARTED, CHANNELS, IN_FLIGHT, LEASES, RELEASED, HELD);
+    let bitmap = (session::HELD - session::RELEASED) as u64;
     assert_slot("session slot", "session", fields, &["bytes"], &[("released", bitmap)]);
 
-    let fields = named!(channel: WORD, SESSION, REQUEST_HEAD, REQUEST_TAIL, RESPONSE_HEAD, RESPONSE_TAIL, RESPONSE_SLEEP, ROOM_SLEEP);
+    let fields = named!(channel: WORD, SESSION, REQUEST_HEAD, REQUEST_TAIL, RESPONSE_HEAD, RESPONSE_TAIL, RESPONSE_SLEEP, ROOM_SLEEP, HELD);
     assert_slot("channel slot", "channel", fields, &["bytes"], &[]);
 
     let fields = named!(supervision: PID, RESTARTS, IN_A_ROW, LAST_END, LAST_END_NS, NEXT_START_NS);

@@ -14,7 +14,7 @@ use crate::os::now_ns;
 use crate::ring::{Consumer, Producer, RingPlace};
 use crate::spin::SpinBudget;
 use crate::word::Word64;
-use crate::{Outcome, attention};
+use crate::{Outcome, attention, slot};
 
 use super::holdings::ClientBlock;
 use super::parts::Parts;
@@ -37,6 +37,8 @@ struct Open {
 pub struct Channel {
     session: Arc<Session>,
     index: u32,
+    /// Its slot's.
+    generation: u64,
     /// There until the channel is dropped.
     bell: Option<OwnedFd>,
     /// Reads of the bell end by themselves.
@@ -79,8 +81,9 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    pub(super) fn new(session: Arc<Session>, index: u32, bell: OwnedFd) -> Self {
+    pub(super) fn new(session: Arc<Session>, index: u32, generation: u64, bell: OwnedFd) -> Self {
         let (map, geometry) = (&session.segment.map, session.segment.geometry);
+        slot::hold_channel(map, &geometry, index, generation);
         Self {
             requests: Producer::new(map.clone(), RingPlace::of_requests(&geometry, index)),
             responses: Consumer::new(map.clone(), RingPlace::of_responses(&geometry, index)),
@@ -88,6 +91,7 @@ impl Channel {
             free_cells: (0..geometry.cells_per_channel).rev().collect(),
             session,
             index,
+            generation,
             limited: bell::limit_reads(bell.as_fd()).is_ok(),
             bell: Some(bell),
             frame: Vec::new(),
@@ -441,6 +445,8 @@ impl Drop for Channel {
         self.open.iter().flatten().flat_map(|open| &open.blocks).for_each(|block| block.abandon());
         let Some(bell) = self.bell.take() else { return };
         if self.session.is_mine() {
+            let segment = &self.session.segment;
+            slot::let_go_of_channel(&segment.map, &segment.geometry, self.index, self.generation);
             self.session.channel_closed(bell.as_raw_fd());
         } else {
             // A forked child has closed the number already; it may be another file's by now.

@@ -21,7 +21,7 @@ use crate::os::now_ns;
 use crate::pulse::Pulse;
 use crate::segment::Segment;
 use crate::stats::EntryStats;
-use crate::{Address, Outcome, lease};
+use crate::{Address, Outcome, lease, slot};
 
 use super::channel::Channel;
 use super::descriptors::Descriptors;
@@ -46,6 +46,8 @@ pub struct Session {
     /// The bytes.
     pub segment: Segment,
     slot: u32,
+    /// The slot's.
+    generation: u64,
     pid: u32,
     /// Taken out by whoever speaks to the worker.
     line: Mutex<Option<Line>>,
@@ -161,6 +163,7 @@ impl Session {
         let session = Arc::new(Self {
             segment,
             slot: welcome.slot,
+            generation: welcome.generation,
             pid: crate::os::pid(),
             line: Mutex::new(Some(Line::new(stream, inbox))),
             line_back: Condvar::new(),
@@ -174,6 +177,8 @@ impl Session {
             descriptors,
             entries,
         });
+        let Self { segment, slot, generation, .. } = &*session;
+        slot::hold_session(&segment.map, &segment.geometry, *slot, *generation);
         forks::remember(&session);
         Ok(session)
     }
@@ -315,7 +320,7 @@ impl Session {
         }
         locked(&self.pool).open += 1;
         self.descriptors.add(bell.as_raw_fd());
-        Ok(Channel::new(self.clone(), opened.channel, bell))
+        Ok(Channel::new(self.clone(), opened.channel, opened.generation, bell))
     }
 
     /// Asks the worker for something, and waits for the answer until then.
@@ -442,5 +447,15 @@ impl Session {
         pool.open = pool.open.saturating_sub(1);
         drop(pool);
         self.descriptors.remove(bell);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The last channel, block, lease and table are gone. The socket, which is closed after this, would not say so: it
+        // also closes where a process loses its descriptors and goes on.
+        if self.is_mine() {
+            slot::let_go_of_session(&self.segment.map, &self.segment.geometry, self.slot, self.generation);
+        }
     }
 }
