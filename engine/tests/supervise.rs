@@ -213,3 +213,49 @@ fn all_clients_at_once_after_a_restart_are_served() {
     assert_eq!(sessions, 6, "one session a process");
     nothing_was_lost(loads);
 }
+
+/// The role `cramped`: a supervisor and its worker in a /dev/shm that has no room for two arenas.
+fn cramped() {
+    let shm_size = || molt_ipc_shm::segment::auto_arena("/molt-none", 0).unwrap().free;
+    assert!(shm_size() <= 64 << 20, "a /dev/shm of its own");
+    for arena in ["40MiB", "auto"] {
+        let worker = Worker::start(Folder::new(), None, &["--supervise", "--threads", "1", "--arena", arena]);
+        let bytes = || look(&worker.shm).unwrap().geometry.arena_bytes();
+        let (idle, client, before) = (worker.client(), worker.client(), bytes());
+        assert!(before >= 40 << 20, "more than half: {before}");
+        assert_eq!(health(&idle)["status"], "ok"); // and then it notices nothing
+        for _ in 0..3 {
+            let killed = kill_worker(&worker);
+            let answer = Ask::of("health").timeout(SOON).call(&client);
+            assert_ne!(answer.value::<Value>()["pid"], killed, "{}", worker.log());
+        }
+        assert_eq!(bytes(), before, "each of them has what the first had: {}", worker.log());
+        assert_eq!(supervisor_of(&worker).restarts, 3, "none of them failed: {}", worker.log());
+    }
+}
+
+/// Faults 8, 19: killed again and again, a worker whose arena takes more than half of /dev/shm is back each time.
+#[test]
+fn a_worker_is_back_where_there_is_no_room_for_two_arenas() {
+    if nameless() {
+        return println!("a segment without a name takes nothing of /dev/shm: see ipc-shm/tests/queue.rs");
+    }
+    let apart = "mount -t tmpfs -o size=64m none /dev/shm";
+    let within = |command: &str| {
+        let mut shell = Command::new("unshare");
+        shell.args(["--mount", "--map-root-user", "sh", "-c", &format!("{apart} && {command}")]);
+        shell.env("MOLT_CRAMPED", "1").status().is_ok_and(|status| status.success())
+    };
+    if !within("true") {
+        return println!("not tried: a /dev/shm of one's own needs rights that this machine does not give");
+    }
+    let own = std::env::current_exe().unwrap();
+    assert!(within(&format!("exec {} --exact cramped_role --nocapture", own.display())), "see above");
+}
+
+#[test]
+fn cramped_role() {
+    if std::env::var_os("MOLT_CRAMPED").is_some() {
+        cramped();
+    }
+}

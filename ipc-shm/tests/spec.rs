@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use molt_ipc_shm::arena::{Arena, OWNER_NONE, OWNER_WORKER, owner_of_session};
+use molt_ipc_shm::arena::{Arena, OWNER_GONE, OWNER_NONE, OWNER_WORKER, owner_of_session};
 use molt_ipc_shm::cell::{self, CellState};
 use molt_ipc_shm::frame::{self, Codec, Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
 use molt_ipc_shm::handshake::{Hello, Leave, MESSAGE_MAX, Opened, Welcome, message};
@@ -363,7 +363,12 @@ fn words_are_cut_as_documented() {
     arena.free(run);
     assert_eq!((parts(load(0)), states.len()), ((1, OWNER_NONE.into(), states["free"]), 3));
     let owners = values(LAYOUT, "owners");
-    let expected = [("nobody", OWNER_NONE), ("session slot 0", owner_of_session(0)), ("worker", OWNER_WORKER)];
+    let expected = [
+        ("nobody", OWNER_NONE),
+        ("session slot 0", owner_of_session(0)),
+        ("gone", OWNER_GONE),
+        ("worker", OWNER_WORKER),
+    ];
     assert_eq!(owners, expected.map(|(name, owner)| (name.to_owned(), owner.into())).into());
 
     // Lease n is bit n % 64 of the bitmap's word n / 64.

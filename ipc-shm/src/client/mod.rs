@@ -59,16 +59,14 @@ struct Current {
     failed: Option<Failure>,
     /// Why there is no session yet.
     why: Option<Failure>,
-    /// The segment of a worker that has gone, if it has no name to be found by: whether somebody starts that worker again
-    /// is asked of it.
-    gone: Option<Segment>,
+    /// The session's worker was seen to die, or to leave: who holds its socket open is about to serve.
+    expected: bool,
 }
 
 impl Current {
     fn leave(&mut self) -> Option<Arc<Session>> {
         let session = self.session.take();
-        self.gone =
-            session.as_ref().map(|session| session.segment.clone()).filter(Segment::is_nameless).or(self.gone.take());
+        self.expected |= session.as_ref().is_some_and(|session| session.segment.is_going());
         session
     }
 }
@@ -259,7 +257,7 @@ impl Client {
         current.seeking = true;
         let former = current.leave();
         let seeker = current.seeker.take();
-        let mut seeker = seeker.unwrap_or_else(|| Seeker::new(current.gone.clone()));
+        let mut seeker = seeker.unwrap_or_else(|| Seeker::new(current.expected));
         drop(current);
         if let Some(former) = former {
             former.close_idle_channels(); // what is in use on it goes on
@@ -435,7 +433,7 @@ impl Search<'_> {
         match sought {
             Sought::Found(session) => {
                 current.session = Some(session.clone());
-                current.gone = None;
+                current.expected = false;
                 Ok(Some(session))
             }
             Sought::Failed(failure) => {

@@ -85,8 +85,9 @@ struct Question {
 pub(super) struct Seeker {
     place: Option<Place>,
     question: Option<Question>,
-    /// The last known segment behind a socket.
-    gone: Option<Segment>,
+    /// The worker behind the socket was seen to die, to leave or to start: who holds the socket open is about to serve. Its
+    /// segment is not kept for that: who waits keeps no memory of a dead worker.
+    expected: bool,
     pause: Duration,
     /// Tries in a row that found a worker that serves and did not get a session.
     turned_away: u32,
@@ -103,9 +104,9 @@ pub(super) fn jittered(pause: Duration) -> Duration {
 }
 
 impl Seeker {
-    /// A new search. `gone`: the segment of the worker that was there, if it has no name.
-    pub fn new(gone: Option<Segment>) -> Self {
-        Self { place: None, question: None, gone, pause: FIRST_PAUSE, turned_away: 0 }
+    /// A new search. `expected`: the worker that was there was seen to die, or to leave.
+    pub fn new(expected: bool) -> Self {
+        Self { place: None, question: None, expected, pause: FIRST_PAUSE, turned_away: 0 }
     }
 
     /// Looks until there is a session, patience is over, a signal arrives, or `slice` has passed.
@@ -163,16 +164,19 @@ impl Seeker {
     fn seek_behind(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Sought {
         loop {
             let (failure, until) = match self.ask(path, patience, slice_ends) {
-                Asked::Segment(segment, line) => match segment.serving() {
-                    Ok(segment) => match Session::over(segment, line, path, Instant::now() + HANDSHAKE_WITHIN) {
-                        Ok(session) => return Sought::Found(session),
-                        Err(failure) if failure.outcome != Outcome::Unavailable => return Sought::Failed(failure),
-                        Err(failure) => (failure, self.soon(patience)),
-                    },
-                    // It leaves: its successor is about to have the path, or has it by now.
-                    Err(error) => (Failure::new(Outcome::Unavailable, error.to_string()), self.soon(patience)),
-                },
-                Asked::Gone(failure) if self.is_restarting() => (failure, patience.restart),
+                Asked::Segment(segment, line) => {
+                    self.expected = segment.is_going();
+                    match segment.serving() {
+                        Ok(segment) => match Session::over(segment, line, path, Instant::now() + HANDSHAKE_WITHIN) {
+                            Ok(session) => return Sought::Found(session),
+                            Err(failure) if failure.outcome != Outcome::Unavailable => return Sought::Failed(failure),
+                            Err(failure) => (failure, self.soon(patience)),
+                        },
+                        // It leaves: its successor is about to have the path, or has it by now.
+                        Err(error) => (Failure::new(Outcome::Unavailable, error.to_string()), self.soon(patience)),
+                    }
+                }
+                Asked::Gone(failure) if self.expected => (failure, patience.restart),
                 Asked::Gone(failure) => (failure, self.soon(patience)),
                 Asked::Nobody(failure) => (failure, patience.absent),
                 Asked::Silent => (dial::silent(path), patience.absent),
@@ -190,14 +194,6 @@ impl Seeker {
         if self.turned_away > TURNED_AWAY_MOST { patience.absent } else { patience.restart }
     }
 
-    /// Whether the worker behind the socket is starting, or dead and its supervisor about to start it again.
-    fn is_restarting(&self) -> bool {
-        self.gone.as_ref().is_some_and(|segment| match segment.is_alive() {
-            true => segment.state() == STATE_STARTING,
-            false => segment.is_supervised(),
-        })
-    }
-
     fn ask(&mut self, path: &Path, patience: Patience, slice_ends: Instant) -> Asked {
         let question = match self.question.take() {
             Some(question) => question,
@@ -206,7 +202,7 @@ impl Seeker {
                 Err(failure) => return Asked::Nobody(failure),
             },
         };
-        let restarting = self.is_restarting();
+        let restarting = self.expected;
         let Question { line, inbox, put } = self.question.insert(question);
         // A worker that serves answers at once, or it hangs; one that is being started answers when it serves.
         let answers_by = *put + HANDSHAKE_WITHIN;
@@ -217,8 +213,8 @@ impl Seeker {
             Heard::Nothing if restarting && Instant::now() < patience.restart => return Asked::NotYet,
             // Perhaps its worker is dead and held for the next: then that segment says so.
             Heard::Nothing if !restarting => {
-                self.gone = address::held_for(path, None);
-                if self.is_restarting() && Instant::now() < patience.restart {
+                self.expected = address::held_for(path, None).is_some_and(|found| is_about_to_serve(&found));
+                if self.expected && Instant::now() < patience.restart {
                     return Asked::NotYet;
                 }
             }
@@ -227,10 +223,7 @@ impl Seeker {
         let Some(Question { line, .. }) = self.question.take() else { return Asked::Silent };
         match heard {
             Heard::Message(told) if told.kind == message::SEGMENT => match dial::segment_of(told, path) {
-                Ok(segment) => {
-                    self.gone = Some(segment.clone()).filter(Segment::is_nameless);
-                    Asked::Segment(segment, line)
-                }
+                Ok(segment) => Asked::Segment(segment, line),
                 Err(failure) => Asked::Gone(failure),
             },
             Heard::Message(told) if told.kind == message::REFUSED => {
@@ -280,6 +273,14 @@ impl Seeker {
             }
             other => other,
         }
+    }
+}
+
+/// Whether that worker is starting, or dead and its supervisor about to start it again.
+fn is_about_to_serve(segment: &Segment) -> bool {
+    match segment.is_alive() {
+        true => segment.state() == STATE_STARTING,
+        false => segment.is_supervised(),
     }
 }
 

@@ -110,7 +110,7 @@ impl fmt::Debug for Session {
 impl Session {
     /// Finds the segment and says hello. Tries until `wait` has passed.
     pub fn attach(address: &Address, wait: Duration) -> Result<Arc<Self>, Failure> {
-        let (mut seeker, patience) = (Seeker::new(None), Patience::of(wait, wait.max(HANDSHAKE_WITHIN)));
+        let (mut seeker, patience) = (Seeker::new(false), Patience::of(wait, wait.max(HANDSHAKE_WITHIN)));
         loop {
             match seeker.seek(address, patience, HANDSHAKE_WITHIN) {
                 Sought::Found(session) => return Ok(session),

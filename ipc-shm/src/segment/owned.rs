@@ -22,9 +22,9 @@ use crate::locks::ObjectLock;
 use crate::mapping::Mapping;
 use crate::nameless;
 
-use super::{
-    SHM_DIR, Segment, SegmentError, check_name, free_space, is_held, list, open_object, os, path_of, take_lock,
-};
+use super::remains::make_way;
+use super::room::{free_space, no_space};
+use super::{SHM_DIR, Segment, SegmentError, check_name, is_held, list, open_object, os, path_of, take_lock};
 
 /// Whoever changes a name does so within a few system calls.
 const NAME_WITHIN: Duration = Duration::from_secs(5);
@@ -104,13 +104,12 @@ impl OwnedSegment {
         check_name(name)?;
         check_plan(name, plan)?;
         sweep(name);
+        make_way(name);
         let instance = random();
         let own_name = format!("{name}.{:016x}.new", instance);
         let total = plan.geometry.total_bytes();
-        let free = free_space().map_err(os("look at the space for", name))?;
-        let no_space = || SegmentError::NoSpace { dir: SHM_DIR, free, wanted: total as u64 };
-        if (free as usize) < total {
-            return Err(no_space());
+        if free_space().map_err(os("look at the space for", name))? < total as u64 {
+            return Err(no_space(total as u64));
         }
         // The crate creates (O_EXCL, 0600) and sizes the object; it would unlink the creation name when dropped and shows
         // no descriptor, so ownership is taken from it and the object opened again, checked, locked and mapped.
@@ -140,7 +139,11 @@ impl OwnedSegment {
         }
         // Every page now, or an error now: never a SIGBUS later.
         around(|| posix_fallocate(file.as_fd(), 0, total as i64)).map_err(|errno| {
-            unlink(if errno == Errno::ENOSPC { no_space() } else { os("reserve pages of", name)(errno.into()) })
+            unlink(if errno == Errno::ENOSPC {
+                no_space(total as u64)
+            } else {
+                os("reserve pages of", name)(errno.into())
+            })
         })?;
         let segment = Segment::write(&file, name, plan, instance).map_err(unlink)?;
         Ok(Self { segment, object: file, current_name: Some(own_name), retired: false })
@@ -265,7 +268,7 @@ pub enum Claim {
 
 /// The object that has the name, with its name lock: the name stays with it until the file is closed. `None`: the name has
 /// been changed meanwhile, look again.
-fn hold_name(name: &str) -> Result<Option<File>, SegmentError> {
+pub(super) fn hold_name(name: &str) -> Result<Option<File>, SegmentError> {
     let there = match open_object(name) {
         Ok(there) => there,
         Err(SegmentError::NotFound { .. }) => return Ok(None),
