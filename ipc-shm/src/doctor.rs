@@ -49,6 +49,8 @@ pub enum Ill {
     LeakedExtents,
     /// Requests that the worker could not answer, by its own count.
     Unanswered,
+    /// What a start that was killed has left.
+    Unfinished,
     /// Made by another version or build.
     OtherVersion,
     /// Its header does not add up.
@@ -69,6 +71,15 @@ pub fn of_error(error: &SegmentError) -> Finding {
         _ => Ill::Unreadable,
     };
     finding(ill, error.to_string())
+}
+
+/// An object that a killed start has left, with the bytes that it holds.
+pub fn of_unfinished(bytes: u64) -> Finding {
+    let text = format!(
+        "a start that was killed before it was finished left {bytes} bytes here; hint: remove them with `molt-shm-stat clean`; \
+         the next start under this name does so too"
+    );
+    finding(Ill::Unfinished, text)
 }
 
 /// Why a socket leads to no segment.

@@ -270,6 +270,25 @@ pub fn list() -> Vec<String> {
     names
 }
 
+/// Objects that starts which were killed before they had written a header have left in /dev/shm, and the bytes that each of
+/// them holds.
+pub fn unfinished() -> Vec<(String, u64)> {
+    let Ok(folder) = std::fs::read_dir(SHM_DIR) else { return Vec::new() };
+    let mut found: Vec<(String, u64)> = folder
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|file| format!("/{file}"))
+        .filter(|name| owned::is_unpublished(name) && !has_magic(name))
+        .filter_map(|name| {
+            let object = open_object(&name).ok().filter(|object| !owned::is_wanted(object))?;
+            let bytes = object.metadata().ok()?.blocks() * 512;
+            Some((name, bytes))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
 fn has_magic(name: &str) -> bool {
     open_object(name).is_ok_and(|file| {
         use std::os::unix::fs::FileExt;

@@ -295,9 +295,20 @@ pub(crate) fn retire_dead(name: &str, instance: u64, unlink: impl FnOnce()) {
 /// Removes what starts that were killed half-way left behind: unpublished objects whose lock nobody holds. That may be one
 /// whose maker has not locked it yet; it notices, and makes another.
 fn sweep(name: &str) {
-    remove_unlocked(|other| {
-        other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".new"))
-    });
+    remove_unlocked(|other| is_unpublished(other) && other.strip_prefix(name).is_some_and(|rest| rest.len() == 21));
+}
+
+/// Whether a name is one that a start gives an object until it is finished: `NAME.0123456789abcdef.new`.
+pub(super) fn is_unpublished(name: &str) -> bool {
+    let start = name.strip_suffix(".new").and_then(|rest| rest.rsplit_once('.'));
+    start.is_some_and(|(name, number)| {
+        number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit()) && check_name(name).is_ok()
+    })
+}
+
+/// Whether somebody who lives has the object: its worker, its supervisor, or whoever is just giving it its name.
+pub(super) fn is_wanted(object: &File) -> bool {
+    [ObjectLock::Life, ObjectLock::Name, ObjectLock::Supervisor].iter().any(|lock| lock.is_held(object))
 }
 
 /// Whether the file is the one that has that name now.
@@ -306,10 +317,11 @@ pub(crate) fn has_name(file: &File, name: &str) -> bool {
     found.is_ok_and(|found| file.metadata().is_ok_and(|own| own.ino() == found))
 }
 
-/// Removes every segment of this user whose worker is provably dead. Returns their names.
+/// Removes every segment of this user whose worker is provably dead, and what killed starts have not finished. Returns
+/// their names.
 pub fn remove_dead() -> Vec<String> {
     let segments = list();
-    remove_unlocked(|name| segments.iter().any(|segment| segment == name))
+    remove_unlocked(|name| is_unpublished(name) || segments.iter().any(|segment| segment == name))
 }
 
 fn remove_unlocked(which: impl Fn(&str) -> bool) -> Vec<String> {
