@@ -118,7 +118,7 @@ pub fn compare(segment: &Segment, before: Option<&Look>, now: &Look) -> Vec<Find
     let stuck = segment.map.u64(segment.geometry.total(totals::STUCK)).load(Ordering::Relaxed);
     if stuck > 0 {
         let text = format!(
-            "{stuck} requests were not answered since something still read their tables after a second: a defect of the \
+            "{stuck} requests were not answered since something still read their tables after 60 s: a defect of the \
              worker; hint: report it with the worker's log"
         );
         found.push(finding(Ill::Unanswered, text));

@@ -145,3 +145,4 @@ mod tests {
         assert!(svg.starts_with("<svg") && svg.matches("<polyline").count() >= 3, "{}", &svg[..200]);
     }
 }
+    /// Fault 60: memory that stays flat is told from memory that does not.
