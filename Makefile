@@ -208,16 +208,22 @@ test-entries:
 	$(CARGO) test --release --locked -p demo-entries
 
 .PHONY: test-engine
+# Tests in which it makes a difference whether the segment has a name; the others ask for SQL and manifests, whatever carries them.
+NAMELESS_ENGINE_TESTS := clients fair native requests start stat stop supervise tables time upgrade watchdog
+
 test-engine:
 	@$(STEP) 'Tests of the worker'
 	$(CARGO) test --release --locked -p molt-engine
-	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine --test clients --test stop --test supervise --test upgrade
+	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine $(foreach test,$(NAMELESS_ENGINE_TESTS),--test $(test))
+
+# The same for Python.
+NAMELESS_PYTHON_TESTS := async calls django forks processes recovery residents tables
 
 .PHONY: test-python
 test-python: build gate-program ablation-program
 	@$(STEP) 'Tests of molt_accel, of the Django project and of the measurement'
 	$(BIN)/python -m pytest -q client-py/tests
-	MOLT_TEST_SEGMENT=memfd $(BIN)/python -m pytest -q client-py/tests/test_worker_calls.py client-py/tests/test_worker_async.py
+	MOLT_TEST_SEGMENT=memfd $(BIN)/python -m pytest -q $(foreach test,$(NAMELESS_PYTHON_TESTS),client-py/tests/test_worker_$(test).py)
 	cd django_app && ../$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q bench/tests
 
