@@ -55,7 +55,11 @@ fn faults_in(comment: &str) -> Vec<u32> {
     let lower = comment.to_lowercase();
     let mut found = Vec::new();
     for word in ["fault ", "faults ", "row "] {
-        for rest in lower.split(word).skip(1) {
+        for (at, _) in lower.match_indices(word) {
+            if lower[..at].ends_with(|before: char| before.is_alphabetic()) {
+                continue; // "default"
+            }
+            let rest = &lower[at + word.len()..];
             let end = rest.find(|c: char| !c.is_ascii_digit() && !matches!(c, '-' | ',' | ' ')).unwrap_or(rest.len());
             for part in rest[..end].split([',', ' ']).filter(|part| !part.is_empty()) {
                 let (from, to) = part.split_once('-').unwrap_or((part, part));

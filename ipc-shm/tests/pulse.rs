@@ -25,7 +25,7 @@ fn patient(seconds: u64) -> Request<'static> {
 #[test]
 fn once_it_is_known_to_hang_new_requests_fail_at_once_and_it_heals_by_itself() {
     let names = Names::new();
-    let mut worker = spawn(&names);
+    let worker = spawn(&names);
     let client = attach(&names);
     assert_eq!(call(&client, &patient(60)).expect("an answer").to_vec(), b"?");
     worker.stop();
