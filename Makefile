@@ -183,6 +183,7 @@ test-chaos:
 	@$(STEP) 'A kill at every failpoint, then at random'
 	$(CARGO) test --release --locked -p molt-chaos
 	@$(CHAOS) failpoints
+	@$(CHAOS) failpoints --memfd
 	@$(CHAOS) random --kills 200 --seed 1
 	@$(CHAOS) random --kills 100 --seed 2 --memfd
 
@@ -207,10 +208,10 @@ test-entries:
 	$(CARGO) test --release --locked -p molt-entry
 	$(CARGO) test --release --locked -p demo-entries
 
-.PHONY: test-engine
 # Tests in which it makes a difference whether the segment has a name; the others ask for SQL and manifests, whatever carries them.
 NAMELESS_ENGINE_TESTS := clients fair native requests start stat stop supervise tables time upgrade watchdog
 
+.PHONY: test-engine
 test-engine:
 	@$(STEP) 'Tests of the worker'
 	$(CARGO) test --release --locked -p molt-engine

@@ -10,6 +10,7 @@ use common::load::{self, Kind, Load, all_go_on, nothing_was_lost};
 use common::{
     Folder, SOON, Worker, address, look, nameless, names_of, run, stat_program, trial_manifest, until, until_true,
 };
+use molt_ipc_shm::client::Client;
 use molt_ipc_shm::stat::SupervisorReport;
 use molt_ipc_shm::{Codec, Outcome};
 use nix::sys::signal::{Signal, kill};
@@ -74,27 +75,34 @@ fn no_idempotent_request_is_lost_when_the_worker_is_killed_again_and_again() {
 fn a_waiting_call_learns_of_the_death_at_once() {
     let worker = supervised("1");
     let client = worker.client();
-    let (mark, gate) = (worker.folder.join("mark"), worker.folder.join("gate"));
+    let mut times: Vec<Duration> = (0..5).map(|round| told_of_a_death(&worker, &client, round)).collect();
+    times.sort_unstable();
+    // 100 ms is the promise; a single death may take longer on a machine that is busy with other things.
+    assert!(times[2] <= Duration::from_millis(100), "{times:?}");
+}
+
+/// How long a call that runs takes to learn that its worker was killed.
+fn told_of_a_death(worker: &Worker, client: &Client, round: u32) -> Duration {
+    let (mark, gate) = (worker.folder.join(&format!("mark{round}")), worker.folder.join("gate"));
     let body = hold_body(&mark, &gate);
     let hold = Ask::of("trial_hold").body(Codec::Json, &body).idempotent(false);
     let big = Ask::of("trial_big").body(Codec::Json, br#"{"bytes": 5}"#).accept(Codec::Raw);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| {
-            let answer = hold.call(&client);
+            let answer = hold.call(client);
             (answer, Instant::now())
         });
         marked(&mark, "started");
-        let waiting = scope.spawn(|| big.call(&client));
-        until_true("a request that waits", || health(&client)["queued"] == 1);
+        let waiting = scope.spawn(|| big.call(client));
+        until_true("a request that waits", || health(client)["queued"] == 1);
         let died = Instant::now();
-        kill_worker(&worker);
+        kill_worker(worker);
         let (answer, told) = running.join().unwrap();
         answer.fails(Outcome::WorkerLost, &["may have run"]);
-        // 100 ms is the promise; the rest is for a machine that is busy with other things.
-        assert!(told - died < Duration::from_secs(1), "{:?}", told - died);
         let moved = waiting.join().unwrap();
         assert_eq!((moved.bytes(), moved.resent), (b"xxxxx".to_vec(), true), "what never ran is sent again");
-    });
+        told - died
+    })
 }
 
 /// Fault 35: a worker that dies again and again is started less and less often; the stat tool says so, and callers are told

@@ -19,6 +19,7 @@ mod stage;
 mod summary;
 mod totals;
 
+mod unpassed;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
