@@ -530,8 +530,8 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: TAKEN_BACK,
         edits: &[edit(
             "checkout.rs",
-            "    advance(at, generation, Use::Idle, Use::TakenBack, Ordering::Acquire)\n",
-            "    at.store(word(generation, Use::TakenBack), Ordering::Relaxed);\n    true\n",
+            "    advance(at, generation, Use::Idle, Use::Returned, Ordering::Acquire)\n",
+            "    at.store(word(generation, Use::Returned), Ordering::Relaxed);\n    true\n",
         )],
     },
     Mutant {
@@ -547,7 +547,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a channel that is taken back is not acquired",
         scenario: TAKEN_BACK,
-        edits: &[edit("checkout.rs", "Use::TakenBack, Ordering::Acquire", "Use::TakenBack, Ordering::Relaxed")],
+        edits: &[edit("checkout.rs", "Use::Returned, Ordering::Acquire", "Use::Returned, Ordering::Relaxed")],
     },
     Mutant {
         name: "a channel is checked in by a store",
