@@ -6,8 +6,10 @@
 //! | step | by | what comes back |
 //! | --- | --- | --- |
 //! | 1 | whoever makes way | free extents are claimed for nobody, so that no client is given one any more, and lose their pages; so do the rings of channels that nobody has |
-//! | 2 | the supervisor | the name goes, in one step, to a **stand-in**: as long as the object, with what stands before the rings and no more. The object goes with its last mapping, and who looks the name up finds a dead worker whose supervisor lives, and waits |
-//! | 2 | a start without a supervisor | the name is removed |
+//! | 2 | whoever makes way | the name goes, in one step, to a **stand-in**: as long as the object, with what stands before the rings and no more. The object goes with its last mapping. A supervisor locks the stand-in as it did the object: who looks the name up finds a dead worker that is started again, and waits |
+//!
+//! What a dead worker says of its tables stands before the rings, so it is there until a successor has the name, however many
+//! starts fail before.
 //!
 //! What anybody may still look at (results, tables, blocks, answers that lie unread) keeps its pages for as long as it is
 //! mapped. Each step may be cut short anywhere and be done again: the name leads to the dead object or to the stand-in, an
@@ -16,7 +18,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::fcntl::{AT_FDCWD, FallocateFlags, OFlag, RenameFlags, fallocate, renameat2};
 use nix::sys::mman::{shm_open, shm_unlink};
@@ -91,17 +93,23 @@ impl Words {
 /// pages that came back.
 pub(crate) fn replace_by_stand_in(dead: &Segment, object: &File) -> Result<File, SegmentError> {
     let name = dead.name.as_str();
-    let words = Words::of(dead);
     // Until this function returns nobody else changes the name.
     let there = hold_name(name)?.filter(|there| has_name(object, name) && !ObjectLock::Life.is_held(there));
     let Some(_there) = there else { return Err(SegmentError::NotFound { name: name.into() }) };
+    put_stand_in(dead, object, ObjectLock::Supervisor)
+}
+
+/// The same while the caller keeps the name where it is. The stand-in has that lock as long as the file is open.
+fn put_stand_in(dead: &Segment, object: &File, lock: ObjectLock) -> Result<File, SegmentError> {
+    let name = dead.name.as_str();
+    let words = Words::of(dead);
     give_back(dead, object);
     let own_name = format!("{name}.{:016x}.new", random());
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR;
     let made = around(|| shm_open(own_name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR));
     let file = File::from(made.map_err(|errno| os("create", &own_name)(errno.into()))?);
     // Locked first: another start would sweep it away.
-    let finished = match ObjectLock::Supervisor.take(&file) {
+    let finished = match lock.take(&file) {
         true => words.put_into(&file),
         false => Err(io::ErrorKind::WouldBlock.into()),
     };
@@ -114,18 +122,24 @@ pub(crate) fn replace_by_stand_in(dead: &Segment, object: &File) -> Result<File,
     Ok(file)
 }
 
-/// Makes way for a start under that name: a dead worker's segment that nobody starts again gives its pages and its name up.
-/// Everything else is left to [`super::OwnedSegment::publish`], which says what is in the way.
+/// Whether the object has no pages but those before the rings: it gave the others up long ago.
+fn is_stand_in(dead: &Segment, object: &File) -> bool {
+    object.metadata().is_ok_and(|meta| meta.blocks() * 512 <= dead.geometry.rings_at() as u64)
+}
+
+/// Makes way for a start under that name: a dead worker's segment that nobody starts again gives its pages up, and its name
+/// to a stand-in; where there is no room for one, or it is damaged, the name goes. Everything else is left to [`super::OwnedSegment::publish`], which says what is in the way.
 pub(super) fn make_way(name: &str) {
     // The name stays with the object while it is looked at, so no start can be moving a new segment onto it.
     let Ok(Some(there)) = hold_name(name) else { return };
     if ObjectLock::Life.is_held(&there) || ObjectLock::Supervisor.is_held(&there) || !has_magic(name) {
         return;
     }
-    if let Ok(dead) = Segment::of_file(name, &there) {
-        give_back(&dead, &there);
+    let stands_in = Segment::of_file(name, &there)
+        .is_ok_and(|dead| is_stand_in(&dead, &there) || put_stand_in(&dead, &there, ObjectLock::Name).is_ok());
+    if !stands_in {
+        let _ = around(|| shm_unlink(name));
     }
-    let _ = around(|| shm_unlink(name));
 }
 
 #[cfg(test)]
