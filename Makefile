@@ -113,7 +113,7 @@ bench: build transport-bench ablation-program
 test: test-transport test-proofs test-chaos test-entries test-engine test-python
 
 # Tests in which it makes a difference whether the segment has a name; the others map no segment, or are about names.
-NAMELESS_TESTS := calls deaths faults fork hostile loops pins queue start strangers
+NAMELESS_TESTS := calls deaths faults fork hostile loops lost pins pulse queue reuse start strangers
 
 .PHONY: test-transport
 test-transport:
@@ -181,6 +181,7 @@ test-chaos:
 	@$(STEP) 'A kill at every failpoint, then at random'
 	$(CARGO) test --release --locked -p molt-chaos
 	@$(CHAOS) failpoints
+	@$(CHAOS) failpoints --memfd
 	@$(CHAOS) random --kills 200 --seed 1
 	@$(CHAOS) random --kills 100 --seed 2 --memfd
 
@@ -205,17 +206,23 @@ test-entries:
 	$(CARGO) test --release --locked -p molt-entry
 	$(CARGO) test --release --locked -p demo-entries
 
+# Tests in which it makes a difference whether the segment has a name; the others ask for SQL and manifests, whatever carries them.
+NAMELESS_ENGINE_TESTS := clients fair native requests start stat stop supervise tables time upgrade watchdog
+
 .PHONY: test-engine
 test-engine:
 	@$(STEP) 'Tests of the worker'
 	$(CARGO) test --release --locked -p molt-engine
-	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine --test clients --test stop --test supervise --test upgrade
+	MOLT_TEST_SEGMENT=memfd $(CARGO) test --release --locked -p molt-engine $(foreach test,$(NAMELESS_ENGINE_TESTS),--test $(test))
+
+# The same for Python.
+NAMELESS_PYTHON_TESTS := async calls django forks processes recovery residents tables
 
 .PHONY: test-python
 test-python: build gate-program ablation-program
 	@$(STEP) 'Tests of molt_accel, of the Django project and of the measurement'
 	$(BIN)/python -m pytest -q client-py/tests
-	MOLT_TEST_SEGMENT=memfd $(BIN)/python -m pytest -q client-py/tests/test_worker_calls.py client-py/tests/test_worker_async.py
+	MOLT_TEST_SEGMENT=memfd $(BIN)/python -m pytest -q $(foreach test,$(NAMELESS_PYTHON_TESTS),client-py/tests/test_worker_$(test).py)
 	cd django_app && ../$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q bench/tests
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,27 @@ MEMFD = os.environ.get("MOLT_TEST_SEGMENT") == "memfd"
 def attached(other: molt_accel.Client, **given: Any) -> molt_accel.Client:
     """A further client of another's worker."""
     return molt_accel.attach(other.shm, socket=other.socket, **given)
+
+
+def settings_of(other: molt_accel.Client) -> dict[str, str]:
+    """The settings with which Django finds another's worker."""
+    return {"SHM": other.shm} if other.shm else {"SOCKET": str(other.socket)}
+
+
+@contextmanager
+def successor(other: molt_accel.SpawnedClient) -> Iterator[None]:
+    """A worker in the place of another's, which is gone."""
+    if other.shm:
+        with molt_accel.spawn(shm=other.shm, arena="16MiB"):
+            yield
+        return
+    worker = subprocess.Popen(other.worker.args, stderr=subprocess.DEVNULL)
+    try:
+        attached(other, wait=20.0).close()
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(20)
 
 
 @pytest.fixture(scope="module")

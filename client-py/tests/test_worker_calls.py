@@ -109,6 +109,7 @@ def test_a_stopped_worker_is_a_timeout_on_time(own: Client, how: str) -> None:
 
 
 def test_ctrl_c_interrupts_a_wait_at_once_and_the_client_goes_on(own: Client) -> None:
+    """Fault 59."""
     assert own.call("echo", 1) == 1
     stop(own.worker.pid)
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))

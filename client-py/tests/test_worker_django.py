@@ -15,7 +15,7 @@ import pytest
 from django.test import AsyncClient, Client, override_settings
 
 import molt_accel
-from conftest import BARE, in_child, stop, until
+from conftest import BARE, MEMFD, in_child, settings_of, stop, successor, until
 from molt_accel.django import client as process_client
 
 NUMBERS = {"values": [1, 2, 3], "scale": 2, "offset": 0}
@@ -25,7 +25,7 @@ RESULT = {"count": 3, "sum": 6, "scaled": [2, 4, 6]}
 @pytest.fixture
 def site(client: molt_accel.SpawnedClient) -> Iterator[Client]:
     """Django's test client before the module's worker."""
-    with override_settings(MOLT={"SHM": client.shm}):
+    with override_settings(MOLT=settings_of(client)):
         yield Client()
 
 
@@ -40,7 +40,7 @@ def test_json_and_msgpack_in_and_out(site: Client, url: str) -> None:
 
 
 async def test_async_all_the_way(client: molt_accel.SpawnedClient) -> None:
-    with override_settings(MOLT={"SHM": client.shm}):
+    with override_settings(MOLT=settings_of(client)):
         site = AsyncClient()
         response = await site.post("/acompute/", NUMBERS, content_type="application/json")
         assert response.json() == RESULT
@@ -74,7 +74,7 @@ def test_offload_inside_a_view_comes_after_its_checks(site: Client) -> None:
     ],
 )
 def test_outcomes_are_statuses(site: Client, client: Any, url: str, body: bytes, settings: Any, status: int) -> None:
-    with override_settings(MOLT={"SHM": client.shm, **settings}):
+    with override_settings(MOLT={**settings_of(client), **settings}):
         response = site.generic("POST", url, body, "application/json")
     assert response.status_code == status and response.json()["error"]
     assert b"/molt" not in response.content
@@ -89,20 +89,20 @@ def test_the_fallback_runs_without_a_worker_and_finds_the_body(site: Client) -> 
 
 
 def test_a_killed_worker_is_502_or_503_and_200_again_once_it_is_back(own: molt_accel.SpawnedClient) -> None:
-    with override_settings(MOLT={"SHM": own.shm}):
+    with override_settings(MOLT=settings_of(own)):
         site = Client()
         assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 200
         own.worker.kill()
         own.worker.wait()
         for _ in range(3):
             assert site.post("/compute/", NUMBERS, content_type="application/json").status_code in (502, 503)
-        with molt_accel.spawn(shm=own.shm, arena="16MiB"):
+        with successor(own):
             assert site.post("/compute/", NUMBERS, content_type="application/json").json() == RESULT
 
 
 def test_a_full_worker_is_a_503_that_says_when_to_come_back_and_no_fallback() -> None:
-    with molt_accel.spawn(BARE, arena="16MiB", threads=1, args=["--queue", "1"]) as own:
-        with override_settings(MOLT={"SHM": own.shm, "TIMEOUT": 60.0}):
+    with molt_accel.spawn(BARE, arena="16MiB", threads=1, args=["--queue", "1"], memfd=MEMFD) as own:
+        with override_settings(MOLT={**settings_of(own), "TIMEOUT": 60.0}):
             assert Client().post("/careful/", [1], content_type="application/json").content == b"[1]"
             answers: list[Any] = []
             over = Event()
@@ -128,7 +128,7 @@ def test_a_full_worker_is_a_503_that_says_when_to_come_back_and_no_fallback() ->
 
 
 def test_a_stopped_worker_is_a_504(own: molt_accel.SpawnedClient) -> None:
-    with override_settings(MOLT={"SHM": own.shm, "TIMEOUT": 0.3}):
+    with override_settings(MOLT={**settings_of(own), "TIMEOUT": 0.3}):
         site = Client()
         assert site.post("/compute/", NUMBERS, content_type="application/json").status_code == 200
         stop(own.worker.pid)
@@ -166,7 +166,7 @@ async def test_a_stopped_worker_is_a_504_of_an_async_view_and_the_loop_goes_on(o
 
 
 def test_a_worker_that_hangs_does_not_take_the_site_along(own: molt_accel.SpawnedClient) -> None:
-    with override_settings(MOLT={"SHM": own.shm, "SOCKET": own.socket, "TIMEOUT": 3.0}):
+    with override_settings(MOLT={**settings_of(own), "TIMEOUT": 3.0}):
         site = Client()
         assert site.post("/careful/", [1], content_type="application/json").content == b"[1]"
         stop(own.worker.pid)

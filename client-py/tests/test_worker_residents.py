@@ -152,8 +152,8 @@ def test_garbage_is_refused_and_its_bytes_come_back(clean: molt_accel.Client) ->
     until(lambda: clean.ping() and used(clean) == before, "what it was before")
 
 
-def _read(shm: str, queue: multiprocessing.Queue[tuple[int, int, int]]) -> None:
-    with molt_accel.attach(shm) as client:
+def _read(shm: str | None, socket: str | None, queue: multiprocessing.Queue[tuple[int, int, int]]) -> None:
+    with molt_accel.attach(shm, socket=socket) as client:
         table = client.table("shared")
         arrow = table.to_pyarrow()
         queue.put((os.getpid(), arrow.num_rows, arrow["n"].to_pylist()[-1]))
@@ -165,7 +165,7 @@ def test_processes_share_the_bytes_and_a_killed_reader_is_forgotten(clean: molt_
     before = used(clean)
     context = multiprocessing.get_context("spawn")
     queue: multiprocessing.Queue[tuple[int, int, int]] = context.Queue()
-    readers = [context.Process(target=_read, args=(clean.shm, queue), daemon=True) for _ in range(3)]
+    readers = [context.Process(target=_read, args=(clean.shm, clean.socket, queue), daemon=True) for _ in range(3)]
     for reader in readers:
         reader.start()
     seen = [queue.get(timeout=60) for _ in readers]

@@ -126,6 +126,7 @@ impl Supervisor<'_> {
             self.supervision.in_a_row = if young { self.supervision.in_a_row + 1 } else { 1 };
             self.supervision.restarts += 1;
             self.supervision.next_start_ns = Some(now_ns() + self.pause.as_nanos() as u64);
+            self.make_way();
             self.say();
             let what = self.supervision.to_string();
             warn!(pause_ms = self.pause.as_millis() as u64, "the worker died; it is started again: {what}");
@@ -303,6 +304,15 @@ impl Supervisor<'_> {
             Err(error) => warn!(%error, "nothing can be said in the worker's segment"),
         }
         self.say();
+    }
+
+    /// A worker is dead: what it had is not to be in its successor's way.
+    fn make_way(&mut self) {
+        if let Some(segment) = &mut self.served
+            && let Err(error) = segment.make_way()
+        {
+            warn!(%error, "the dead worker's segment keeps some of its pages for now");
+        }
     }
 
     fn say(&self) {

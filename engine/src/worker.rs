@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::nameless;
-use molt_ipc_shm::segment::{Blueprint, Claim, OwnedSegment, SegmentError, auto_arena};
+use molt_ipc_shm::segment::{AutoArena, Blueprint, Claim, OwnedSegment, SegmentError, auto_arena};
 use molt_ipc_shm::socket_path::PathError;
 use molt_ipc_shm::worker::{Listener, Poller, StartError, Stop};
 use molt_ipc_shm::{os, stats};
@@ -213,21 +213,29 @@ fn cores() -> usize {
 /// The sizes of the segment, and what to say about the arena.
 fn blueprint(arguments: &Arguments, entries: usize, tables: u64) -> Result<(Blueprint, String), String> {
     let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64);
+    // In an upgrade two arenas are there at a time, and what is too large for the rest becomes smaller.
+    let shrunk = |auto: &AutoArena| match auto.former {
+        Some(former) if former > auto.bytes => format!(", the former worker has {}", mib(former)),
+        _ => String::new(),
+    };
     let (bytes, note) = match arguments.arena {
         Arena::Bytes(bytes) => (bytes, mib(bytes)),
         Arena::Auto if arguments.memfd => {
-            let (bytes, free) = nameless::auto_arena(tables);
-            if bytes < 1 << 20 {
-                return Err(format!("only {} of memory are free; hint: allow more memory", mib(free)));
+            let auto = nameless::auto_arena(&arguments.socket(), tables);
+            if auto.bytes < 1 << 20 {
+                return Err(format!("only {} of memory are free; hint: allow more memory", mib(auto.free)));
             }
-            (bytes, format!("{} (auto: {} of memory are free)", mib(bytes), mib(free)))
+            let note = format!("{} (auto: {} of memory are free{})", mib(auto.bytes), mib(auto.free), shrunk(&auto));
+            (auto.bytes, note)
         }
         Arena::Auto => {
-            let (bytes, free) = auto_arena(tables).map_err(|error| format!("cannot look at /dev/shm: {error}"))?;
-            if bytes < 1 << 20 {
-                return Err(format!("/dev/shm has only {} free; hint: enlarge it (docker run --shm-size)", mib(free)));
+            let auto = auto_arena(&arguments.shm, tables);
+            let auto = auto.map_err(|error| format!("cannot look at /dev/shm: {error}"))?;
+            if auto.bytes < 1 << 20 {
+                let free = mib(auto.free);
+                return Err(format!("/dev/shm has only {free} free; hint: enlarge it (docker run --shm-size)"));
             }
-            (bytes, format!("{} (auto: {} are free)", mib(bytes), mib(free)))
+            (auto.bytes, format!("{} (auto: {} are free{})", mib(auto.bytes), mib(auto.free), shrunk(&auto)))
         }
     };
     let mut geometry = Geometry::for_arena(bytes);

@@ -48,6 +48,7 @@ fn be_the_victim(what: &str) {
     }
 }
 
+/// Fault 5.
 #[test]
 fn a_killed_client_leaves_nothing_behind() {
     if let Ok(what) = std::env::var(VICTIM) {

@@ -104,6 +104,7 @@ fn numbers_are_exact_or_refused() {
     ask.accept(Codec::Json).call(&client).fails(Outcome::InvalidInput, &["not finite"]);
 }
 
+/// Fault 44.
 #[test]
 fn a_body_that_is_no_request_is_invalid_input_and_the_worker_goes_on() {
     let worker = Worker::plain(&[]);

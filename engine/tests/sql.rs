@@ -197,6 +197,7 @@ fn a_query_joins_the_tables_it_brings_with_values_that_are_never_text() {
     answer.fails(Outcome::InvalidInput, &["\"t\"", "twice"]);
 }
 
+/// Fault 42.
 #[test]
 fn a_query_only_reads_and_is_bounded() {
     let worker = Worker::plain(&[]);

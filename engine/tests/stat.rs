@@ -3,7 +3,7 @@
 mod common;
 
 use common::ask::{Ask, Line, hold_body, marked};
-use common::{Folder, Worker, names_of, run, stat_program, tables, until, until_true};
+use common::{Folder, Worker, look, nameless, names_of, run, stat_program, tables, until, until_true};
 use molt_ipc_shm::Codec;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -12,8 +12,14 @@ fn stat(args: &[&str]) -> (Option<i32>, String, String) {
     run(stat_program(), Folder::new().path(), args)
 }
 
+/// The arguments that name a worker's segment, before others.
+fn of<'a>(shm: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let place = if nameless() { vec!["--socket", shm] } else { vec![shm] };
+    [&place[..], more].concat()
+}
+
 fn json_of(shm: &str) -> Value {
-    let (code, out, message) = stat(&[shm, "--json"]);
+    let (code, out, message) = stat(&of(shm, &["--json"]));
     assert_eq!(code, Some(0), "{message}");
     serde_json::from_str(&out).unwrap()
 }
@@ -81,7 +87,7 @@ fn a_live_worker_is_shown_with_what_it_does_now() {
         (held && report["totals"]["ok"] == 6).then_some(report)
     });
     has_the_shape(&report);
-    let size = std::fs::metadata(format!("{}{}", common::SHM_DIR, worker.shm)).unwrap().len();
+    let size = look(&worker.shm).unwrap().header.total_bytes;
     assert_eq!((&report["segment"]["name"], &report["segment"]["total_bytes"]), (&json!(worker.shm), &json!(size)));
     assert_eq!((&report["worker"]["state"], &report["worker"]["pid"]), (&json!("serving"), &json!(worker.pid())));
     assert!((0.0..60.0).contains(&report["worker"]["uptime_s"].as_f64().unwrap()));
@@ -141,7 +147,9 @@ fn a_dead_worker_is_shown_as_it_was_and_swept_away_alone() {
     assert!(line(&dead.shm).contains("dead") && line(&dead.shm).contains("hint:"), "{said}");
     assert!(line(&live.shm).contains("serving"), "{said}");
 
-    let (code, said, _) = stat(&["clean"]);
+    // Of a segment without a name there is nothing to remove but its socket, which lies where it was told to.
+    let clean = if nameless() { vec!["clean", "--socket", &dead.shm] } else { vec!["clean"] };
+    let (code, said, _) = stat(&clean);
     assert_eq!(code, Some(0));
     let removed = |shm: &str| said.lines().any(|line| line == format!("removed {shm}"));
     assert!(removed(&dead.shm) && !removed(&live.shm), "{said}");
@@ -157,7 +165,7 @@ fn text_and_prometheus_say_the_same_and_an_absent_name_is_an_error() {
     for _ in 0..3 {
         Ask::of("echo").body(Codec::Raw, b"x").call(&client).ok();
     }
-    let (_, text, _) = stat(&[&worker.shm]);
+    let (_, text, _) = stat(&of(&worker.shm, &[]));
     for part in [&worker.shm, "serving", &format!("pid {}", worker.pid()), "requests 3", "32.0 MiB", "molt.query"] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
@@ -166,13 +174,13 @@ fn text_and_prometheus_say_the_same_and_an_absent_name_is_an_error() {
     let held = tables::table(&client, "held");
     let bytes = held.bytes().len() as u64;
     until_true("the view of the table", || worker.report().sessions[0].leased_bytes == bytes);
-    let (_, text, _) = stat(&[&worker.shm]);
+    let (_, text, _) = stat(&of(&worker.shm, &[]));
     let line = |word: &str| text.lines().find(|line| line.contains(word)).unwrap_or_else(|| panic!("{word}: {text}"));
     let session = line("active");
     assert!(session.contains(&std::process::id().to_string()) && session.contains("1.5 MiB"), "{session}");
     assert!(session.ends_with(" s"), "its age: {session}");
     assert!(line("held").contains("200000") && line("held").contains("a client"), "{text}");
-    let (_, metrics, _) = stat(&[&worker.shm, "--prometheus"]);
+    let (_, metrics, _) = stat(&of(&worker.shm, &["--prometheus"]));
     let label = format!("segment=\"{}\"", worker.shm);
     for line in [
         format!("molt_up{{{label}}} 1"),

@@ -10,6 +10,7 @@ use common::load::{self, Kind, Load, all_go_on, nothing_was_lost};
 use common::{
     Folder, SOON, Worker, address, look, nameless, names_of, run, stat_program, trial_manifest, until, until_true,
 };
+use molt_ipc_shm::client::Client;
 use molt_ipc_shm::stat::SupervisorReport;
 use molt_ipc_shm::{Codec, Outcome};
 use nix::sys::signal::{Signal, kill};
@@ -74,27 +75,34 @@ fn no_idempotent_request_is_lost_when_the_worker_is_killed_again_and_again() {
 fn a_waiting_call_learns_of_the_death_at_once() {
     let worker = supervised("1");
     let client = worker.client();
-    let (mark, gate) = (worker.folder.join("mark"), worker.folder.join("gate"));
+    let mut times: Vec<Duration> = (0..5).map(|round| told_of_a_death(&worker, &client, round)).collect();
+    times.sort_unstable();
+    // 100 ms is the promise; a single death may take longer on a machine that is busy with other things.
+    assert!(times[2] <= Duration::from_millis(100), "{times:?}");
+}
+
+/// How long a call that runs takes to learn that its worker was killed.
+fn told_of_a_death(worker: &Worker, client: &Client, round: u32) -> Duration {
+    let (mark, gate) = (worker.folder.join(&format!("mark{round}")), worker.folder.join("gate"));
     let body = hold_body(&mark, &gate);
     let hold = Ask::of("trial_hold").body(Codec::Json, &body).idempotent(false);
     let big = Ask::of("trial_big").body(Codec::Json, br#"{"bytes": 5}"#).accept(Codec::Raw);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| {
-            let answer = hold.call(&client);
+            let answer = hold.call(client);
             (answer, Instant::now())
         });
         marked(&mark, "started");
-        let waiting = scope.spawn(|| big.call(&client));
-        until_true("a request that waits", || health(&client)["queued"] == 1);
+        let waiting = scope.spawn(|| big.call(client));
+        until_true("a request that waits", || health(client)["queued"] == 1);
         let died = Instant::now();
-        kill_worker(&worker);
+        kill_worker(worker);
         let (answer, told) = running.join().unwrap();
         answer.fails(Outcome::WorkerLost, &["may have run"]);
-        // 100 ms is the promise; the rest is for a machine that is busy with other things.
-        assert!(told - died < Duration::from_secs(1), "{:?}", told - died);
         let moved = waiting.join().unwrap();
         assert_eq!((moved.bytes(), moved.resent), (b"xxxxx".to_vec(), true), "what never ran is sent again");
-    });
+        told - died
+    })
 }
 
 /// Fault 35: a worker that dies again and again is started less and less often; the stat tool says so, and callers are told
@@ -212,4 +220,50 @@ fn all_clients_at_once_after_a_restart_are_served() {
     let sessions = worker.report().sessions.len();
     assert_eq!(sessions, 6, "one session a process");
     nothing_was_lost(loads);
+}
+
+/// The role `cramped`: a supervisor and its worker in a /dev/shm that has no room for two arenas.
+fn cramped() {
+    let shm_size = || molt_ipc_shm::segment::auto_arena("/molt-none", 0).unwrap().free;
+    assert!(shm_size() <= 64 << 20, "a /dev/shm of its own");
+    for arena in ["40MiB", "auto"] {
+        let worker = Worker::start(Folder::new(), None, &["--supervise", "--threads", "1", "--arena", arena]);
+        let bytes = || look(&worker.shm).unwrap().geometry.arena_bytes();
+        let (idle, client, before) = (worker.client(), worker.client(), bytes());
+        assert!(before >= 40 << 20, "more than half: {before}");
+        assert_eq!(health(&idle)["status"], "ok"); // and then it notices nothing
+        for _ in 0..3 {
+            let killed = kill_worker(&worker);
+            let answer = Ask::of("health").timeout(SOON).call(&client);
+            assert_ne!(answer.value::<Value>()["pid"], killed, "{}", worker.log());
+        }
+        assert_eq!(bytes(), before, "each of them has what the first had: {}", worker.log());
+        assert_eq!(supervisor_of(&worker).restarts, 3, "none of them failed: {}", worker.log());
+    }
+}
+
+/// Faults 8, 19: killed again and again, a worker whose arena takes more than half of /dev/shm is back each time.
+#[test]
+fn a_worker_is_back_where_there_is_no_room_for_two_arenas() {
+    if nameless() {
+        return println!("a segment without a name takes nothing of /dev/shm: see ipc-shm/tests/queue.rs");
+    }
+    let apart = "mount -t tmpfs -o size=64m none /dev/shm";
+    let within = |command: &str| {
+        let mut shell = Command::new("unshare");
+        shell.args(["--mount", "--map-root-user", "sh", "-c", &format!("{apart} && {command}")]);
+        shell.env("MOLT_CRAMPED", "1").status().is_ok_and(|status| status.success())
+    };
+    if !within("true") {
+        return println!("not tried: a /dev/shm of one's own needs rights that this machine does not give");
+    }
+    let own = std::env::current_exe().unwrap();
+    assert!(within(&format!("exec {} --exact cramped_role --nocapture", own.display())), "see above");
+}
+
+#[test]
+fn cramped_role() {
+    if std::env::var_os("MOLT_CRAMPED").is_some() {
+        cramped();
+    }
 }

@@ -76,15 +76,22 @@ impl Address {
 
 /// A segment whose worker listens on that socket, or did: rather a live one's. Not the one of that instance.
 pub(crate) fn held_for(socket: &Path, except: Option<u64>) -> Option<Segment> {
-    let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-    let wanted = real(socket).ok()?;
-    let mut found: Vec<Segment> = nameless::find()
-        .into_iter()
-        .filter(|segment| real(&segment.socket()).is_ok_and(|path| path == wanted))
-        .filter(|segment| Some(segment.header.instance) != except)
-        .collect();
+    let mut found = behind(socket, nameless::find());
+    found.retain(|segment| Some(segment.header.instance) != except);
     found.sort_by_key(|segment| (!segment.is_alive(), std::cmp::Reverse(segment.header.started_ns)));
     found.into_iter().next()
+}
+
+/// Every such segment, as often as somebody holds it.
+pub(crate) fn all_held_for(socket: &Path) -> Vec<Segment> {
+    behind(socket, nameless::find_all())
+}
+
+fn behind(socket: &Path, mut segments: Vec<Segment>) -> Vec<Segment> {
+    let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
+    let wanted = real(socket);
+    segments.retain(|segment| wanted.is_some() && real(&segment.socket()) == wanted);
+    segments
 }
 
 impl fmt::Display for Address {

@@ -18,6 +18,8 @@ use crate::mapping::SharedMapping;
 pub const OWNER_NONE: u16 = 0;
 /// The worker.
 pub const OWNER_WORKER: u16 = u16::MAX;
+/// Nobody for ever: the worker is dead, and the extent's pages are given back.
+pub const OWNER_GONE: u16 = u16::MAX - 1;
 
 /// The owner number of a session slot.
 pub fn owner_of_session(slot: u32) -> u16 {
@@ -197,6 +199,16 @@ impl Arena {
             }
         }
         unreachable!("a run has at least one extent")
+    }
+
+    /// Claims every extent that is free, each by itself, and says which extents this owner has then. Nobody is given any of
+    /// them any more.
+    pub fn claim_free(&self) -> Vec<u32> {
+        let own = |extent: &u32| {
+            let seen = self.load(*extent);
+            owner_of(seen) == self.owner || (state_of(seen) == FREE && self.take(*extent, 1).is_ok())
+        };
+        (0..self.geometry.extents).filter(own).collect()
     }
 
     /// Gives one extent back if this owner has it.

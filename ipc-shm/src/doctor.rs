@@ -44,7 +44,7 @@ pub enum Ill {
     NoSocket,
     /// A client's process is stopped, or does not read its answers.
     StuckPeer,
-    /// A session broke a rule, and its process lives on.
+    /// A session broke a rule, or lost its sockets, and its process lives on.
     CutPeer,
     /// Extents that belong to nobody who lives.
     LeakedExtents,
@@ -52,6 +52,8 @@ pub enum Ill {
     Unanswered,
     /// Tables that went with a worker that died.
     LostTables,
+    /// What a start that was killed has left.
+    Unfinished,
     /// Made by another version or build.
     OtherVersion,
     /// Its header does not add up.
@@ -72,6 +74,15 @@ pub fn of_error(error: &SegmentError) -> Finding {
         _ => Ill::Unreadable,
     };
     finding(ill, error.to_string())
+}
+
+/// An object that a killed start has left, with the bytes that it holds.
+pub fn of_unfinished(bytes: u64) -> Finding {
+    let text = format!(
+        "a start that was killed before it was finished left {bytes} bytes here; hint: remove them with `molt-shm-stat clean`; \
+         the next start under this name does so too"
+    );
+    finding(Ill::Unfinished, text)
 }
 
 /// Why a socket leads to no segment.
@@ -111,7 +122,7 @@ pub fn compare(segment: &Segment, before: Option<&Look>, now: &Look) -> Vec<Find
     let stuck = segment.map.u64(segment.geometry.total(totals::STUCK)).load(Ordering::Relaxed);
     if stuck > 0 {
         let text = format!(
-            "{stuck} requests were not answered since something still read their tables after a second: a defect of the \
+            "{stuck} requests were not answered since something still read their tables after 60 s: a defect of the \
              worker; hint: report it with the worker's log"
         );
         found.push(finding(Ill::Unanswered, text));
@@ -273,8 +284,8 @@ fn of_peers(segment: &Segment, now: &Look, before: Option<&Look>) -> Vec<Finding
         match SlotState::of(*word) {
             SlotState::Quarantined => {
                 let text = format!(
-                    "session {slot} (pid {pid}) broke a rule and was cut; its slot and memory come back when the process \
-                     ends; hint: end it, and look at the worker's log for the rule"
+                    "session {slot} (pid {pid}) broke a rule and was cut, or has closed its sockets and lives on; its slot \
+                     and memory come back when the process ends; hint: end it"
                 );
                 found.push(finding(Ill::CutPeer, text));
             }

@@ -7,7 +7,7 @@
 //!   worker -> CHANNEL  its number + its doorbell     or REFUSED
 //!   client -> PIN      I am about to fork, and my child keeps what I hold
 //!   worker -> PINNED   I keep that too               or REFUSED
-//!   client closes the socket: the session ends (when its last lease has)
+//!   client closes the socket: the session ends (if its client has let go of the slot, see `slot`)
 //!
 //!   anybody of this user -> LOOK     where is your segment? (before HELLO, or instead of it)
 //!   worker -> SEGMENT                its name, or the segment itself

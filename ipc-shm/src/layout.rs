@@ -195,6 +195,7 @@ pub mod overdue {
 
 /// Places inside a session slot.
 pub mod session {
+    use super::LINE;
     /// u64: [`super::slot_word`] of generation and state.
     pub const WORD: usize = 0;
     /// u32: the client's process.
@@ -213,10 +214,12 @@ pub mod session {
     pub const LEASED_BYTES: usize = 40;
     /// u64: CLOCK_MONOTONIC nanoseconds when the oldest of them was lent; 0: it has none.
     pub const OLDEST_LEASE_NS: usize = 48;
-    /// Bitmap: the client sets bit n to let go of lease n; the worker clears it.
-    pub const RELEASED: usize = 128;
-    /// Bytes of a slot: the bitmap has room for 2,048 leases.
-    pub const BYTES: usize = 512;
+    /// Bitmap: the client sets bit n to let go of lease n; the worker clears it. There is room for 2,048 leases.
+    pub const RELEASED: usize = LINE;
+    /// u64: the slot's generation as long as its client uses the slot (the client writes it).
+    pub const HELD: usize = 3 * LINE;
+    /// Bytes of a slot.
+    pub const BYTES: usize = 4 * LINE;
 }
 
 /// Places inside a channel slot. Each word is written by one side alone, but for the sleep words (see `doorbell`) and who
@@ -239,7 +242,7 @@ pub mod channel {
     pub const RESPONSE_SLEEP: usize = 5 * LINE;
     /// u64: the client sleeps for room in the request ring.
     pub const ROOM_SLEEP: usize = 6 * LINE;
-    /// u64: whether the client uses it (see `checkout`).
+    /// u64: who uses it, its client or nobody (see `checkout`).
     pub const CHECKOUT: usize = 7 * LINE;
     /// Bytes of a slot.
     pub const BYTES: usize = 8 * LINE;
@@ -598,9 +601,9 @@ pub fn layout_hash() -> u64 {
     let tables = [catalogue::COUNT, catalogue::COPIES, catalogue::COPY_BYTES, catalogue::LEN, catalogue::TEXT];
     let leased = [session::LEASED_BYTES, session::OLDEST_LEASE_NS];
     let late = [OVERDUE_AT, overdue::COUNT, overdue::ENTRY, overdue::SINCE_NS, crate::TraceContext::BYTES];
-    let checkout = channel::CHECKOUT;
+    let clients = [session::HELD, channel::CHECKOUT];
     let mut text = format!(
-        "{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?} {checkout} {tables:?} {leased:?}"
+        "{LAYOUT_VERSION} {HEARTBEAT_AT} {SUPERVISION_AT} {places:?} {supervised:?} {late:?} {clients:?} {tables:?} {leased:?}"
     );
     for field in records.into_iter().flatten() {
         text.push_str(&format!(" {}:{}:{}", field.name, field.offset, field.size));

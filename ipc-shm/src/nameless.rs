@@ -19,8 +19,8 @@ use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::geteuid;
 
-use crate::layout::Geometry;
-use crate::segment::{Segment, SegmentError, os, take_lock};
+use crate::address;
+use crate::segment::{AutoArena, Segment, SegmentError, Words, give_back, os, take_lock};
 
 /// What the kernel shows of the object in /proc/PID/fd.
 const SHOWN_AS: &str = "/memfd:molt";
@@ -68,7 +68,7 @@ fn make() -> Result<OwnedFd, Errno> {
 }
 
 /// Another description of the same object.
-fn open_again(file: &File) -> io::Result<File> {
+pub(crate) fn open_again(file: &File) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
@@ -93,8 +93,9 @@ pub fn open(object: OwnedFd, name: &str) -> Result<Segment, SegmentError> {
 }
 
 /// Segments without a name that processes of this user hold, found in /proc: also those of a worker that hangs and answers
-/// nobody, and those of a dead one that a client still maps. Each is named by its worker's socket.
-pub fn find() -> Vec<Segment> {
+/// nobody, and those of a dead one that a client still maps. Each is named by its worker's socket, and there as often as
+/// somebody holds it.
+pub(crate) fn find_all() -> Vec<Segment> {
     let mut found: Vec<Segment> = Vec::new();
     let Ok(processes) = std::fs::read_dir("/proc") else { return found };
     let is_process = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
@@ -108,13 +109,18 @@ pub fn find() -> Vec<Segment> {
             }
             let Ok(object) = OpenOptions::new().read(true).write(true).open(&descriptor) else { continue };
             let Ok(segment) = open(object.into(), &descriptor.display().to_string()) else { continue };
-            if found.iter().all(|other| other.header.instance != segment.header.instance) {
-                let name = segment.socket().display().to_string();
-                found.push(Segment { name, ..segment });
-            }
+            let name = segment.socket().display().to_string();
+            found.push(Segment { name, ..segment });
         }
     }
-    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
+}
+
+/// The same, one of each: of a dead worker's segment and its stand-in, the one that its supervisor has.
+pub fn find() -> Vec<Segment> {
+    let mut found = find_all();
+    found.sort_by_cached_key(|segment| (segment.name.clone(), segment.header.instance, !segment.is_supervised()));
+    found.dedup_by_key(|segment| segment.header.instance);
     found
 }
 
@@ -135,17 +141,36 @@ pub(crate) fn made_by(pid: u32, socket: &Path) -> Option<(Segment, File)> {
     descriptors.flatten().find_map(|descriptor| made(&descriptor.path()))
 }
 
-/// What `--arena auto` takes of the memory there is, in bytes, and what it saw. `tables`: bytes that will lie there from
-/// the start, beside what requests need.
-pub fn auto_arena(tables: u64) -> (u64, u64) {
-    let most = (256 << 20) + tables / 8 * 9;
+/// What `--arena auto` takes of the memory there is, for a worker behind that socket. What a dead one there left, and clients
+/// that do not know of its death still hold, is given back first.
+pub fn auto_arena(socket: &Path, tables: u64) -> AutoArena {
+    let former = address::held_for(socket, None).map(|former| former.geometry);
+    make_way(socket);
     let free = Memory::left().free;
-    let extent = 256 << 10;
     // The worker and its neighbours need memory too: half stays.
-    let share = free / 2;
-    let overhead = Geometry::for_arena(share.min(most));
-    let overhead = (overhead.total_bytes() - overhead.arena_bytes()) as u64;
-    (share.saturating_sub(overhead).min(most) / extent * extent, free)
+    AutoArena::of(free, free / 2, former, tables)
+}
+
+/// Gives back the pages that nobody can look at of dead workers' segments behind that socket which nobody starts again.
+pub(crate) fn make_way(socket: &Path) {
+    let nobodys = |segment: &Segment| !segment.is_alive() && !segment.is_supervised();
+    for dead in address::all_held_for(socket).into_iter().filter(nobodys) {
+        if let Some(object) = &dead.object {
+            give_back(&dead, object);
+        }
+    }
+}
+
+/// A stand-in for a dead worker's segment (`segment::remains`), sealed as that one is: what its supervisor keeps instead.
+pub(crate) fn stand_in(dead: &Segment, object: &File) -> Result<File, SegmentError> {
+    let name = &dead.name;
+    let words = Words::of(dead);
+    give_back(dead, object);
+    let stand_in = File::from(make().map_err(|errno| os("create", name)(errno.into()))?);
+    stand_in.set_permissions(Permissions::from_mode(0o600)).map_err(os("protect", name))?;
+    words.put_into(&stand_in).map_err(os("write a stand-in for", name))?;
+    fcntl(&stand_in, FcntlArg::F_ADD_SEALS(seals())).map_err(|errno| os("seal", name)(errno.into()))?;
+    Ok(stand_in)
 }
 
 /// Memory that this process may still take, and what limits it.

@@ -2,10 +2,13 @@
 //!
 //! The segment is its own lock: the worker holds one on its object for as long as it lives (`locks`), so "is it alive" is
 //! never asked of a pid. Every start makes a new object under a name of its own, finishes it, and moves it into place; a
-//! dead worker's object is not written any more, but for what its supervisor says there about the next start.
+//! dead worker's object is not written any more, but for what its supervisor says there about the next start; what nobody
+//! can look at of it gives its pages back (`remains`).
 
 mod error;
 mod owned;
+mod remains;
+mod room;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,7 +22,6 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman::shm_open;
 use nix::sys::stat::Mode;
-use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
 use crate::layout::{
@@ -31,6 +33,8 @@ use crate::mapping::{Mapping, SharedMapping};
 pub use error::SegmentError;
 pub use owned::{Blueprint, Claim, OwnedSegment, remove_dead};
 pub(crate) use owned::{has_name, random, retire_dead};
+pub(crate) use remains::{Words, give_back, replace_by_stand_in};
+pub use room::{AutoArena, auto_arena};
 
 /// Where Linux keeps named shared memory.
 pub const SHM_DIR: &str = "/dev/shm";
@@ -217,6 +221,11 @@ impl Segment {
         self.state() == STATE_SERVING
     }
 
+    /// Whether its worker is dead, or says that it leaves.
+    pub(crate) fn is_going(&self) -> bool {
+        !self.is_serving() || !self.is_alive()
+    }
+
     /// Whether a supervisor lives that starts the worker of the object which has this name now again when it dies; without
     /// a name, the worker of this very segment.
     pub fn is_supervised(&self) -> bool {
@@ -261,30 +270,31 @@ pub fn list() -> Vec<String> {
     names
 }
 
+/// Objects that starts which were killed before they had written a header have left in /dev/shm, and the bytes that each of
+/// them holds.
+pub fn unfinished() -> Vec<(String, u64)> {
+    let Ok(folder) = std::fs::read_dir(SHM_DIR) else { return Vec::new() };
+    let mut found: Vec<(String, u64)> = folder
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|file| format!("/{file}"))
+        .filter(|name| owned::is_unpublished(name) && !has_magic(name))
+        .filter_map(|name| {
+            let object = open_object(&name).ok().filter(|object| !owned::is_wanted(object))?;
+            let bytes = object.metadata().ok()?.blocks() * 512;
+            Some((name, bytes))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
 fn has_magic(name: &str) -> bool {
     open_object(name).is_ok_and(|file| {
         use std::os::unix::fs::FileExt;
         let mut magic = [0; 8];
         file.read_exact_at(&mut magic, 0).is_ok() && u64::from_le_bytes(magic) == MAGIC
     })
-}
-
-/// What `--arena auto` takes of the space there is, in bytes, and what it saw. `tables`: bytes that will lie there from
-/// the start, beside what requests need.
-pub fn auto_arena(tables: u64) -> io::Result<(u64, u64)> {
-    let most = (256 << 20) + tables / 8 * 9;
-    let free = free_space()?;
-    let extent = 256 << 10;
-    // A quarter stays for the rings and for others who use /dev/shm.
-    let share = free / 4 * 3;
-    let overhead = Geometry::for_arena(share.min(most));
-    let overhead = (overhead.total_bytes() - overhead.arena_bytes()) as u64;
-    Ok((share.saturating_sub(overhead).min(most) / extent * extent, free))
-}
-
-fn free_space() -> io::Result<u64> {
-    let space = statvfs(SHM_DIR)?;
-    Ok(space.blocks_available() as u64 * space.fragment_size() as u64)
 }
 
 /// The object of that name, if it is this instance's.

@@ -108,6 +108,8 @@ pub struct Supervised {
     segment: Segment,
     /// Locked; closing it is the end of the lock.
     object: File,
+    /// The segment's worker is dead, and this stands in for it.
+    stands_in: bool,
 }
 
 impl Supervised {
@@ -121,7 +123,32 @@ impl Supervised {
         if !ObjectLock::Supervisor.take(&object) {
             return Err(SegmentError::NameBusy { name: segment.name });
         }
-        Ok(Self { segment, object })
+        Ok(Self { segment, object, stands_in: false })
+    }
+
+    /// The worker has died: its segment's pages come back as far as nobody looks at them, and what is said of it is said in a
+    /// stand-in, so that its successor has room (`segment::remains`). To be called once its process has been waited for.
+    ///
+    /// # Errors
+    /// There is no stand-in, and the segment stays what it is: the name is another's by now, or there is no room at all.
+    pub fn make_way(&mut self) -> Result<(), SegmentError> {
+        if self.stands_in || self.segment.is_alive() {
+            return Ok(());
+        }
+        let (segment, object) = (&self.segment, &self.object);
+        let (stand_in, shared) = match segment.is_nameless() {
+            true => {
+                let stand_in = nameless::stand_in(segment, object)?;
+                ObjectLock::Supervisor.take(&stand_in);
+                let shared = nameless::open_again(&stand_in).map_err(segment::os("open again", &segment.name))?;
+                (stand_in, Some(shared.into()))
+            }
+            false => (segment::replace_by_stand_in(segment, object)?, None),
+        };
+        let segment = Segment { object: shared, ..Segment::of_file(&segment.name, &stand_in)? };
+        // The former object goes with its last mapping: nobody supervises it any more.
+        *self = Self { segment, object: stand_in, stands_in: true };
+        Ok(())
     }
 
     /// Whether the worker's name still leads here. A segment without a name has nothing but its socket.

@@ -77,6 +77,7 @@ fn many_threads_share_a_client_and_each_gets_its_own_answer() {
     until("all is given back", || nothing_is_held(&worker) && worker.report().sessions.is_empty());
 }
 
+/// Fault 53.
 #[test]
 fn a_result_stays_until_its_last_holder_lets_go_even_after_close() {
     let worker = ThreadWorker::start();

@@ -246,6 +246,8 @@ fn a_client_out_of_descriptors_is_told_so_and_keeps_its_session() {
     let worker = ThreadWorker::start();
     let mut poor = Child::start_under("ulimit -n 64; exec \"$0\" \"$@\"", &["poor", &worker.names.shm]);
     assert_eq!(poor.line(), "fine");
+    let own = || worker.report().sessions.iter().find(|session| session.pid == poor.pid()).map(|poor| poor.channels);
+    until("channels that it could not take are free again", || own() == Some(2));
     assert!(poor.finish());
     assert_eq!(worker.report().totals["cut"], 0);
 }

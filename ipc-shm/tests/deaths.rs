@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::child::{self, Child};
@@ -9,6 +10,7 @@ use common::worker::{ThreadWorker, attach, report, spawn};
 use common::{Names, PATIENCE, call, descriptors, descriptors_at_rest, pattern, request, until};
 use molt_ipc_shm::Outcome;
 use molt_ipc_shm::client::{Body, Called, LoopChannel, Request, Submitted};
+use molt_ipc_shm::layout::HEARTBEAT_AT;
 use nix::sys::signal::Signal;
 
 #[test]
@@ -42,6 +44,8 @@ fn all_that_a_killed_client_had_comes_back() {
     let witness = worker.client();
     call(&witness, &request("echo", b"here")).expect("an answer");
     until("a baseline", || worker.report().sessions.len() == 1 && worker.report().arena.used_bytes == 0);
+    let scans = || worker.host.segment.map.u64(HEARTBEAT_AT).load(Ordering::Acquire);
+    let (mut times, mut without_a_scan) = (Vec::new(), 0);
     for _ in 0..12 {
         let mut client = Child::start(&["client", &worker.names.shm]);
         assert_eq!(client.line(), "loaded");
@@ -50,15 +54,30 @@ fn all_that_a_killed_client_had_comes_back() {
             let session = seen.sessions.iter().find(|session| session.pid == client.pid()).expect("its session");
             session.arena_bytes >= 2 << 20 && session.channels >= 2 && session.leases >= 3 && session.in_flight >= 3
         });
+        // Right after the look that comes every 100 ms: the next one is far.
+        let last = scans();
+        until("a full scan", || scans() != last);
+        let (last, killed) = (scans(), Instant::now());
         client.kill();
-        let killed = Instant::now();
         until("its slot, channels and extents are back", || {
             let report = worker.report();
             report.sessions.len() == 1 && report.arena.used_bytes == 0
         });
-        assert!(killed.elapsed() < PATIENCE / 2, "{:?}", killed.elapsed());
+        times.push(killed.elapsed());
+        without_a_scan += u32::from(scans() == last);
         assert_eq!(call(&witness, &request("echo", b"still")).expect("others go on").to_vec(), b"still");
     }
+    assert!(median(&mut times) <= SHOWN_WITHIN, "{times:?}");
+    // A scan stores its time before it takes anything back: this was the pidfd's doing.
+    assert!(without_a_scan >= 3, "{without_a_scan} of {} came back without a scan: {times:?}", times.len());
+}
+
+/// What is promised of half of all deaths; on a machine that does other things a single one may take longer.
+const SHOWN_WITHIN: Duration = Duration::from_millis(100);
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// Fault 30: a stopped client keeps what it has and disturbs nobody.
@@ -111,27 +130,38 @@ fn after_the_workers_death_each_request_ends_as_its_cell_says() {
     assert!(matches!(channel.submit(&request("echo", b"more")), Submitted::Gone(_)));
 }
 
-/// The same for calls that wait, and at once: nobody waits for the deadline.
+/// Faults 7, 8: the same for calls that wait, and at once: nobody waits for the deadline, or for the end of a slice of its wait.
 #[test]
 fn callers_learn_of_the_workers_death_at_once() {
+    let mut times: Vec<Duration> = (0..9).map(|_| callers_learn_within()).collect();
+    assert!(median(&mut times) <= SHOWN_WITHIN, "{times:?}");
+    // A wait comes back every 100 ms by itself. These had just begun: it was the hang-up that ended them.
+    assert!(times[0] < SHOWN_WITHIN / 2, "{times:?}");
+}
+
+/// How long two waiting calls take to learn of their worker's death.
+fn callers_learn_within() -> Duration {
     let names = Names::new();
     let mut worker = spawn(&names);
     let client = attach(&names);
-    std::thread::scope(|scope| {
+    let told = std::thread::scope(|scope| {
         let wait = |entry: &'static str| {
             let client = &client;
-            scope.spawn(move || call(client, &request(entry, b"x")).expect_err("no answer").outcome)
+            // One that may be sent again would wait for a successor, as long as there may be one.
+            let once = Request { resend: false, ..request(entry, b"x") };
+            scope.spawn(move || call(client, &once).expect_err("no answer").outcome)
         };
         let (held, queued) = (wait("hold"), wait("queue"));
         until("both are there", || report(&names).sessions[0].in_flight == 2);
-        worker.kill();
         let killed = Instant::now();
+        worker.kill();
         assert_eq!(held.join().expect("a thread"), Outcome::WorkerLost);
         assert_eq!(queued.join().expect("a thread"), Outcome::Unavailable);
-        assert!(killed.elapsed() < PATIENCE / 2, "{:?}", killed.elapsed());
+        killed.elapsed()
     });
     let failure = call(&client, &request("echo", b"x")).expect_err("nobody serves");
     assert!(failure.outcome == Outcome::Unavailable && failure.message.contains(&names.shm), "{failure}");
+    told
 }
 
 #[test]

@@ -24,7 +24,12 @@ fn tests(text: &str) -> Vec<(&str, &str)> {
 
 /// Whether the file has a test of that name: a test, not a helper, and not one that is switched off.
 fn exists(file: &str, test: &str) -> bool {
-    let Ok(source) = read_to_string(root().join(file)) else { return false };
+    words_about(file, test).is_some()
+}
+
+/// What stands above a test and, in Python, right below its name; `None`: there is no such test.
+fn words_about(file: &str, test: &str) -> Option<String> {
+    let source = read_to_string(root().join(file)).ok()?;
     let lines: Vec<&str> = source.lines().collect();
     let defines = |line: &str| {
         let line = line.trim_start();
@@ -32,17 +37,39 @@ fn exists(file: &str, test: &str) -> bool {
             line.strip_prefix("fn ").or_else(|| line.strip_prefix("def ")).or_else(|| line.strip_prefix("async def "));
         name.is_some_and(|rest| rest.split_once('(').is_some_and(|(name, _)| name == test))
     };
-    let Some(at) = lines.iter().position(|line| defines(line)) else { return false };
+    let at = lines.iter().position(|line| defines(line))?;
     // The attributes just above, back to the blank line before the item.
     let above: Vec<&str> =
         lines[..at].iter().rev().map(|line| line.trim()).take_while(|line| !line.is_empty()).collect();
     if above.iter().any(|line| line.starts_with("#[ignore") || line.contains("mark.skip")) {
-        return false;
+        return None;
     }
-    if file.ends_with(".py") {
-        return test.starts_with("test_");
+    let python = file.ends_with(".py");
+    let is_test = if python { test.starts_with("test_") } else { above.contains(&"#[test]") };
+    let below = lines.get(at + 1).filter(|line| python && line.trim().starts_with("\"\"\""));
+    is_test.then(|| above.into_iter().chain(below.copied()).collect::<Vec<_>>().join("\n"))
+}
+
+/// The faults that a comment names: "Fault 31", "Faults 1-6, 12", "row 19".
+fn faults_in(comment: &str) -> Vec<u32> {
+    let lower = comment.to_lowercase();
+    let mut found = Vec::new();
+    for word in ["fault ", "faults ", "row "] {
+        for (at, _) in lower.match_indices(word) {
+            if lower[..at].ends_with(|before: char| before.is_alphabetic()) {
+                continue; // "default"
+            }
+            let rest = &lower[at + word.len()..];
+            let end = rest.find(|c: char| !c.is_ascii_digit() && !matches!(c, '-' | ',' | ' ')).unwrap_or(rest.len());
+            for part in rest[..end].split([',', ' ']).filter(|part| !part.is_empty()) {
+                let (from, to) = part.split_once('-').unwrap_or((part, part));
+                if let (Ok(from), Ok(to)) = (from.parse::<u32>(), to.parse::<u32>()) {
+                    found.extend(from..=to);
+                }
+            }
+        }
     }
-    above.contains(&"#[test]")
+    found
 }
 
 #[test]
@@ -64,9 +91,13 @@ fn every_fault_has_its_row_and_every_test_named_exists() {
         let named = tests(shown_by);
         let reason = shown_by.contains("not shown here: ");
         assert!(made > 0 || !named.is_empty() || reason, "fault {number}: nothing shows it, and no reason is given");
+        let mut says_so = reason;
         for (file, test) in named {
-            assert!(exists(file, test), "fault {number}: {file} has no test {test}");
+            let words = words_about(file, test);
+            let words = words.unwrap_or_else(|| panic!("fault {number}: {file} has no test {test}"));
+            says_so |= faults_in(&words).contains(&number);
         }
+        assert!(says_so, "fault {number}: none of the tests that its row names says that it is about this fault");
     }
 }
 
@@ -94,4 +125,6 @@ fn what_does_not_exist_is_noticed() {
     assert!(!exists("ipc-shm/tests/fault_table.rs", "what_does_not"));
     assert!(!exists("ipc-shm/tests/nowhere.rs", "child_role"));
     assert_eq!(tests("| 1 | `a` | `b/c.rs::d`, `e::f` |"), [("b/c.rs", "d")]);
+    assert_eq!(faults_in("/// Faults 1-3, 12: one at a time. Row 19, with 8 MiB; fault 7."), [7, 1, 2, 3, 12, 19]);
+    assert_eq!(faults_in("/// Fault or not, 4 of them.\n/// The default 5"), [] as [u32; 0]);
 }

@@ -17,7 +17,7 @@ use molt_ipc_shm::client::Client;
 use molt_ipc_shm::handshake::{self, Inbox, Received, message};
 use molt_ipc_shm::layout::{Geometry, Header};
 use molt_ipc_shm::nameless;
-use molt_ipc_shm::segment::{OwnedSegment, SegmentError};
+use molt_ipc_shm::segment::{AutoArena, OwnedSegment, SegmentError};
 use molt_ipc_shm::{Address, Outcome, Segment};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -261,7 +261,7 @@ fn a_client_with_another_dev_shm_and_other_pids_is_served_and_its_death_is_notic
 #[test]
 fn an_arena_larger_than_the_memory_is_refused_with_the_numbers() {
     let names = names();
-    let (arena, free) = nameless::auto_arena(0);
+    let AutoArena { bytes: arena, free, .. } = nameless::auto_arena(&names.socket, 0);
     assert!(arena > 0 && (Geometry::for_arena(arena).total_bytes() as u64) < free);
     let geometry = Geometry { extent_bytes: 1 << 30, extents: (free >> 30) as u32 + 64, ..small() };
     let plan = blueprint(names.socket.clone(), geometry);

@@ -3,10 +3,13 @@
 mod common;
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use common::child::{self, Child};
 use common::echo::Echo;
 use common::worker::{blueprint, create};
 use common::{Names, PATIENCE, address, call, request, small, until};
@@ -164,4 +167,79 @@ fn a_worker_leaves_when_its_own_instance_is_named() {
     until("a worker that has left", || segment.state_name() == "stopped");
     let (_, _, thread) = pair.running.take().expect("a worker");
     thread.join().expect("a worker that ends");
+}
+
+/// Inode and bytes of the object that has these names' segment now.
+fn object_of(names: &Names) -> (u64, u64) {
+    let path = match common::nameless() {
+        false => names.path(),
+        true => memfds().into_iter().next().expect("a segment").0,
+    };
+    let meta = std::fs::metadata(path).expect("an object");
+    (meta.ino(), meta.blocks() * 512)
+}
+
+/// This process's descriptors of segments without a name, and their inodes.
+fn memfds() -> Vec<(PathBuf, u64)> {
+    let all = std::fs::read_dir("/proc/self/fd").expect("/proc").flatten().map(|entry| entry.path());
+    let shown =
+        |path: &PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:molt"));
+    all.filter(shown).filter_map(|path| std::fs::metadata(&path).map(|meta| (path, meta.ino())).ok()).collect()
+}
+
+/// Whether this process keeps an object's pages: by a mapping or by a descriptor.
+fn keeps(inode: u64) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc");
+    let mapped = maps.lines().any(|line| line.split_whitespace().nth(4) == Some(&inode.to_string()));
+    mapped || memfds().iter().any(|(_, open)| *open == inode)
+}
+
+/// The role `waiting`: in a process of its own, where nobody else's segments are looked at.
+fn waiting() {
+    let mut pair = Pair::start();
+    let (idle, client) = (pair.client(), pair.client());
+    // It looks at a result of three megabytes, makes no call, and so does not notice the death.
+    let held = call(&idle, &request("big", &(3_u64 << 20).to_le_bytes())).expect("an answer");
+    assert_eq!(call(&client, &request("echo", b"x")).expect("an answer").to_vec(), b"x");
+    let (inode, before) = object_of(&pair.names);
+    assert!(before > 32 << 20, "all of its pages are reserved: {before}");
+    let dead = std::fs::File::open(match common::nameless() {
+        true => memfds().remove(0).0,
+        false => pair.names.path(),
+    });
+    let dead = dead.expect("the object");
+    let bytes = || dead.metadata().expect("its figures").blocks() * 512;
+    let mut supervised = pair.die();
+    supervised.make_way().expect("a stand-in");
+    // The result, the words, the rings of two channels.
+    assert!(bytes() < 6 << 20, "{} of {before} bytes are still there", bytes());
+    assert!(held.to_vec() == common::pattern(3 << 20, 3 << 20), "what is looked at stays as it is");
+    let seen = address(&pair.names.shm).look(Duration::from_millis(50)).expect("the dead worker is shown");
+    assert!(!seen.is_alive() && seen.is_supervised() && seen.header.worker_pid == std::process::id());
+    assert_eq!(molt_ipc_shm::stat::Report::of(&seen).totals["ok"], 2, "as it was");
+    drop((seen, dead));
+    while pair.listener.accept().is_ok() {} // who looked behind the socket
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| call(&client, &request("echo", b"served")).expect("an answer").to_vec());
+        until("it waits in the queue", || pair.has_newcomer());
+        drop((held, idle));
+        until("nobody keeps the dead worker's memory, whoever waits", || !keeps(inode));
+        assert!(!waiting.is_finished());
+        pair.serve(Claim::Restart);
+        assert_eq!(waiting.join().expect("a thread"), b"served");
+    });
+    child::say("kept nothing");
+}
+
+/// Faults 8, 19: what nobody looks at of a dead worker's segment comes back at once, the rest with whoever looks at it; to wait
+/// for the successor keeps nothing.
+#[test]
+fn who_waits_for_a_successor_keeps_no_memory_of_the_dead_worker() {
+    let mut apart = Child::start(&["waiting"]);
+    assert_eq!(apart.line(), "kept nothing");
+}
+
+#[test]
+fn child_role() {
+    child::play(&[("waiting", |_| waiting())]);
 }

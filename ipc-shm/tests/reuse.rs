@@ -10,7 +10,7 @@ use common::raw::Raw;
 use common::small;
 use common::worker::{blueprint, listening};
 use molt_ipc_shm::layout::{SlotState, channel};
-use molt_ipc_shm::worker::{Answer, Inflight, Probe, Service};
+use molt_ipc_shm::worker::{Answer, Inflight, Poller, Probe, Service};
 use molt_ipc_shm::{Codec, worker::AnswerBody};
 
 /// Answers at once and keeps hold of the way back, as a thread does that has committed an answer and not rung yet.
@@ -26,9 +26,10 @@ impl Service for StillThere {
     fn cancelled(&self, _: u32) {}
 }
 
-/// A thread that has answered but not rung yet would ring, and clear the ticket of, whoever has the channel by then.
+/// A thread that has answered but not rung yet would ring, and clear the ticket of, whoever has the channel by then; a client
+/// that has lost the doorbell and not given the channel back would write into it.
 #[test]
-fn a_channel_has_no_next_user_while_somebody_may_still_ring_the_last() {
+fn a_channel_has_no_next_user_while_somebody_may_still_ring_the_last_or_write_there() {
     let names = Names::new();
     let mut poller = listening(&names.shm, &blueprint(names.socket.clone(), small()), false).expect("a worker");
     let service = StillThere::default();
@@ -54,10 +55,26 @@ fn a_channel_has_no_next_user_while_somebody_may_still_ring_the_last() {
     poller.look(&service).expect("the poller");
     assert_eq!(service.0.lock().expect("the probes").len(), 1, "taken and answered");
 
+    let look = |poller: &mut Poller| (0..3).for_each(|_| _ = poller.look(&service).expect("the poller"));
+    client.give_back();
     client.bell = None;
-    (0..3).for_each(|_| _ = poller.look(&service).expect("the poller"));
+    look(&mut poller);
     assert_eq!(state(&client), SlotState::Active, "somebody may still ring");
     service.0.lock().expect("the probes").clear();
-    poller.look(&service).expect("the poller");
+    look(&mut poller);
+    assert_eq!(state(&client), SlotState::Free);
+
+    // The next one loses the doorbell alone.
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| assert!(client.open()));
+        while !opening.is_finished() {
+            poller.look(&service).expect("the poller");
+        }
+    });
+    client.bell = None;
+    look(&mut poller);
+    assert_eq!(state(&client), SlotState::Active, "its client may still write there");
+    client.give_back();
+    look(&mut poller);
     assert_eq!(state(&client), SlotState::Free);
 }

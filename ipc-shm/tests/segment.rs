@@ -13,7 +13,7 @@ use common::{Names, small};
 use molt_ipc_shm::layout::{
     Geometry, HEARTBEAT_AT, Header, LAYOUT_VERSION, READY_AT, STATE_SERVING, STATE_STOPPED, fnv1a,
 };
-use molt_ipc_shm::segment::{self, OwnedSegment, Segment, SegmentError};
+use molt_ipc_shm::segment::{self, AutoArena, OwnedSegment, Segment, SegmentError};
 
 #[test]
 fn child_role() {
@@ -309,9 +309,10 @@ fn an_arena_larger_than_the_space_is_refused_with_the_numbers() {
     assert!(matches!(error, SegmentError::NoSpace { wanted: stated, .. } if stated == wanted as u64), "{error}");
     assert!(error.to_string().contains(&wanted.to_string()) && error.to_string().contains("hint:"), "{error}");
     assert_eq!(names.objects(), [] as [&str; 0]);
-    let (arena, free) = segment::auto_arena(0).expect("the space");
+    let AutoArena { bytes: arena, free, former } = segment::auto_arena(&names.shm, 0).expect("the space");
+    assert_eq!(former, None);
     assert!(arena > 0 && (Geometry::for_arena(arena).total_bytes() as u64) < free);
-    let (with_tables, free) = segment::auto_arena(free).expect("the space");
+    let AutoArena { bytes: with_tables, free, .. } = segment::auto_arena(&names.shm, free).expect("the space");
     assert!((Geometry::for_arena(with_tables).total_bytes() as u64) < free, "never all there is");
     assert!(free < 4 << 30 || with_tables > arena, "tables that lie there from the start get room beside requests");
 }

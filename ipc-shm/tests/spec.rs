@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use molt_ipc_shm::arena::{Arena, OWNER_NONE, OWNER_WORKER, owner_of_session};
+use molt_ipc_shm::arena::{Arena, OWNER_GONE, OWNER_NONE, OWNER_WORKER, owner_of_session};
 use molt_ipc_shm::cell::{self, CellState};
 use molt_ipc_shm::checkout::{self, Use};
 use molt_ipc_shm::frame::{self, Codec, Handle, RequestHead, ResponseHead, kind, request_flag, response_flag};
@@ -192,9 +192,8 @@ fn records_lie_as_documented() {
 
 #[test]
 fn slots_lie_as_documented() {
-    let fields =
-        named!(session: WORD, PID, UID, STARTED, CHANNELS, IN_FLIGHT, LEASES, LEASED_BYTES, OLDEST_LEASE_NS, RELEASED);
-    let bitmap = (session::BYTES - session::RELEASED) as u64;
+    let fields = named!(session: WORD, PID, UID, STARTED, CHANNELS, IN_FLIGHT, LEASES, LEASED_BYTES, OLDEST_LEASE_NS, RELEASED, HELD);
+    let bitmap = (session::HELD - session::RELEASED) as u64;
     assert_slot("session slot", "session", fields, &["bytes"], &[("released", bitmap)]);
 
     let fields = named!(channel: WORD, SESSION, REQUEST_HEAD, REQUEST_TAIL, RESPONSE_HEAD, RESPONSE_TAIL, RESPONSE_SLEEP, ROOM_SLEEP, CHECKOUT);
@@ -342,7 +341,7 @@ fn outcomes_and_states_are_numbered_as_documented() {
         variants(LAYOUT_SOURCE, "SlotState").into_iter().zip(states.map(|state| state as u64)).collect();
     assert_eq!((named.len(), values(LAYOUT, "slot states")), (states.len(), named.clone()));
 
-    let states = [Use::InUse, Use::Idle, Use::Wanted, Use::TakenBack];
+    let states = [Use::InUse, Use::Idle, Use::Wanted, Use::Returned];
     let named: BTreeMap<String, u64> =
         variants(CHECKOUT_SOURCE, "Use").into_iter().zip(states.map(|state| state as u64)).collect();
     assert_eq!((named.len(), values(LAYOUT, "uses")), (states.len(), named.clone()));
@@ -391,7 +390,12 @@ fn words_are_cut_as_documented() {
     arena.free(run);
     assert_eq!((parts(load(0)), states.len()), ((1, OWNER_NONE.into(), states["free"]), 3));
     let owners = values(LAYOUT, "owners");
-    let expected = [("nobody", OWNER_NONE), ("session slot 0", owner_of_session(0)), ("worker", OWNER_WORKER)];
+    let expected = [
+        ("nobody", OWNER_NONE),
+        ("session slot 0", owner_of_session(0)),
+        ("gone", OWNER_GONE),
+        ("worker", OWNER_WORKER),
+    ];
     assert_eq!(owners, expected.map(|(name, owner)| (name.to_owned(), owner.into())).into());
 
     // Lease n is bit n % 64 of the bitmap's word n / 64.

@@ -267,7 +267,6 @@ impl Cast {
         dead.was_killed = true;
         let pid = dead.process.pid();
         self.gone.push(dead);
-        self.fill()?;
         let started = std::time::Instant::now();
         let (mut back, end) = (false, started + patience());
         while !back && std::time::Instant::now() < end {
@@ -279,6 +278,7 @@ impl Cast {
             });
         }
         self.totals.reclaimed.add(started.elapsed());
+        self.fill()?;
         back.then_some(()).ok_or_else(|| format!("the session of the killed process {pid} is still there in time"))
     }
 

@@ -7,6 +7,20 @@ use textplots::{Chart, Plot, Shape};
 
 use crate::summary::line;
 
+/// Fewer samples say nothing of a slope.
+const ENOUGH: usize = 6;
+
+/// What a curve shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does not grow.
+    Flat,
+    /// It does.
+    Grows,
+    /// There are too few samples to tell.
+    TooFew,
+}
+
 /// One figure over time.
 #[derive(Debug)]
 pub struct Curve {
@@ -28,6 +42,8 @@ impl Curve {
             curve("worker's private memory, MiB", 0.1, 1.0),
             curve("worker's descriptors", 0.1, 3.0),
             curve("arena in use, MiB", 0.5, 1.0),
+            curve("the lasting client's private memory, MiB", 0.1, 1.0),
+            curve("the lasting client's descriptors", 0.1, 3.0),
             curve("p50 of a request, ms", 0.5, 0.5),
             curve("p99.9 of a request, ms", 0.5, 20.0),
         ]
@@ -53,14 +69,18 @@ impl Curve {
         self.least.max(self.share * self.median())
     }
 
-    /// Whether it does not grow; too few points say nothing.
-    pub fn is_flat(&self) -> bool {
-        self.points.len() < 6 || self.drift() <= self.tolerance()
+    /// Whether it does not grow. Too few points say nothing, so they do not say that either.
+    pub fn verdict(&self) -> Verdict {
+        match self.points.len() {
+            0..ENOUGH => Verdict::TooFew,
+            _ if self.drift() <= self.tolerance() => Verdict::Flat,
+            _ => Verdict::Grows,
+        }
     }
 
     /// Shows it, and says whether it is flat.
     pub fn judge(&self) -> bool {
-        let flat = self.is_flat();
+        let verdict = self.verdict();
         let (low, high) = self.range();
         println!("{}", self.name);
         if self.points.len() > 1 {
@@ -70,8 +90,15 @@ impl Curve {
             let ceiling = (high + (high - low) * 0.1 + 0.01) as f32;
             Chart::new_with_y_range(120, 32, first, last, floor, ceiling).lineplot(&Shape::Lines(&points)).display();
         }
+        if verdict == Verdict::TooFew {
+            line(
+                "  NO VERDICT",
+                format_args!("{} samples, at least {ENOUGH} are needed: a longer run", self.points.len()),
+            );
+            return false;
+        }
         line(
-            if flat { "  flat" } else { "  NOT FLAT" },
+            if verdict == Verdict::Flat { "  flat" } else { "  NOT FLAT" },
             format_args!(
                 "median {:.2}, from {low:.2} to {high:.2}, drifts by {:+.3} over {} samples; allowed +{:.2}",
                 self.median(),
@@ -80,7 +107,7 @@ impl Curve {
                 self.tolerance()
             ),
         );
-        flat
+        verdict == Verdict::Flat
     }
 
     fn range(&self) -> (f64, f64) {
@@ -127,12 +154,22 @@ mod tests {
         Curve { points, ..Curve::of_a_soak().swap_remove(0) }
     }
 
+    /// Fault 60: memory that stays flat is told from memory that does not.
     #[test]
     fn a_leak_is_found_under_noise_and_noise_is_none() {
         let noise = |at: usize| (at * 7919 % 13) as f64 / 13.0;
-        assert!(curve(|at| 8.0 + noise(at)).is_flat());
-        assert!(curve(|at| if at == 150 { 500.0 } else { 8.0 + noise(at) }).is_flat(), "one spike");
-        assert!(!curve(|at| 8.0 + noise(at) + at as f64 * 0.01).is_flat(), "2 MiB in 20 minutes");
+        assert_eq!(curve(|at| 8.0 + noise(at)).verdict(), Verdict::Flat);
+        assert_eq!(curve(|at| if at == 150 { 500.0 } else { 8.0 + noise(at) }).verdict(), Verdict::Flat, "one spike");
+        assert_eq!(curve(|at| 8.0 + noise(at) + at as f64 * 0.01).verdict(), Verdict::Grows, "2 MiB in 20 minutes");
+    }
+
+    #[test]
+    fn a_few_samples_are_not_called_flat() {
+        let mut short = curve(|_| 8.0);
+        short.points.truncate(ENOUGH - 1);
+        assert!(short.verdict() == Verdict::TooFew && !short.judge());
+        let none = Curve { points: Vec::new(), ..short };
+        assert!(none.verdict() == Verdict::TooFew && !none.judge());
     }
 
     #[test]

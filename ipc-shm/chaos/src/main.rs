@@ -7,6 +7,7 @@ mod cast;
 mod curves;
 mod failpoints;
 mod journal;
+mod lasting;
 mod oracle;
 mod payload;
 mod process;
@@ -18,6 +19,7 @@ mod soak;
 mod stage;
 mod summary;
 mod totals;
+mod unpassed;
 
 use std::process::ExitCode;
 

@@ -114,7 +114,8 @@ pub fn run(options: &Options) -> Result<bool, String> {
         }
     });
     bar.finish_and_clear();
-    let totals = totals.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut totals = totals.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    totals.judge();
     println!();
     line("seed", format_args!("{seed}, {} lanes", options.lanes));
     line("duration", format_args!("{:.0} s", started.elapsed().as_secs_f64()));

@@ -20,6 +20,14 @@ pub struct Failpoint {
     line: usize,
     column: usize,
     moment: usize,
+    function: String,
+}
+
+impl Failpoint {
+    /// Its file and the function that it stands in.
+    pub fn place(&self) -> (&str, &str) {
+        (&self.file, &self.function)
+    }
 }
 
 impl fmt::Display for Failpoint {
@@ -74,7 +82,8 @@ fn in_sources(texts: &[(String, String)]) -> Result<Vec<Failpoint>, String> {
     parsed.iter().for_each(|(_, source)| private.visit_file(source));
     let mut found = Vec::new();
     for (label, source) in &parsed {
-        let mut scan = Scan { file: (*label).clone(), private: &private.names, found: Vec::new() };
+        let mut scan =
+            Scan { file: (*label).clone(), function: String::new(), private: &private.names, found: Vec::new() };
         scan.visit_file(source);
         found.extend(scan.found);
     }
@@ -120,6 +129,8 @@ impl<'a> Visit<'a> for Private {
 
 struct Scan<'s> {
     file: String,
+    /// The one that is being read.
+    function: String,
     private: &'s HashSet<String>,
     found: Vec<Failpoint>,
 }
@@ -132,7 +143,14 @@ impl Scan<'_> {
             line: at.line,
             column: at.column + 1,
             moment: *moment,
+            function: self.function.clone(),
         }));
+    }
+
+    fn within(&mut self, function: &syn::Ident, visit: impl FnOnce(&mut Self)) {
+        let outer = std::mem::replace(&mut self.function, function.to_string());
+        visit(self);
+        self.function = outer;
     }
 }
 
@@ -164,6 +182,14 @@ impl<'a> Visit<'a> for Scan<'_> {
         if !is_test(&module.attrs) {
             visit::visit_item_mod(self, module);
         }
+    }
+
+    fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
+        self.within(&item.sig.ident, |scan| visit::visit_item_fn(scan, item));
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'a syn::ImplItemFn) {
+        self.within(&item.sig.ident, |scan| visit::visit_impl_item_fn(scan, item));
     }
 
     fn visit_expr_method_call(&mut self, call: &'a syn::ExprMethodCall) {
@@ -219,11 +245,9 @@ fn run(own: &Own, map: &Mapping) {
 #[cfg(test)]
 mod tests { fn run() { word.store(1, Ordering::Relaxed); } }
 ";
-        let found: Vec<String> = in_sources(&[("a.rs".to_owned(), text.to_owned()), elsewhere])
-            .expect("source")
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let all = in_sources(&[("a.rs".to_owned(), text.to_owned()), elsewhere]).expect("source");
+        assert!(all.iter().all(|failpoint| failpoint.place() == ("a.rs", "run")), "{all:?}");
+        let found: Vec<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(
             found,
             [

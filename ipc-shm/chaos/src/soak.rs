@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::cast::{Act, Cast};
 use crate::curves::{self, Curve};
+use crate::lasting::Lasting;
 use crate::random::places;
 use crate::roles::Break;
 use crate::stage::Stage;
@@ -50,6 +51,10 @@ pub struct Options {
 /// A restarted worker's memory is warm after this.
 const WARM: Duration = Duration::from_secs(10);
 
+fn descriptors(pid: u32) -> f64 {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count) as f64
+}
+
 fn private_kib(pid: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
@@ -68,6 +73,8 @@ pub fn run(options: &Options) -> Result<bool, String> {
         places,
         StdRng::seed_from_u64(seed),
     )?;
+    let lasting = Stage::new(options.broken, options.worker.clone(), options.memfd)?;
+    let mut lasting = Lasting::begin(lasting, seed)?;
     let length = Duration::from_secs_f64(options.minutes * 60.0);
     let (started, bar) = (Instant::now(), bar(length.as_secs(), "seconds"));
     let mut curves = Curve::of_a_soak();
@@ -86,6 +93,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
                 _ => Act::KillClient,
             };
             if worker_is_due {
+                lasting.kill_worker()?;
                 (worker_died, restarted, restarted_now) = (Instant::now(), Instant::now(), true);
             }
             cast.act(act)?;
@@ -95,10 +103,12 @@ pub fn run(options: &Options) -> Result<bool, String> {
         let times = cast.times_since(since);
         if let (Some(pid), false) = (cast.worker_pid(), restarted_now || restarted.elapsed() < WARM) {
             let segment = cast.stage().segment()?;
-            let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
             let arena = Report::of(&segment).arena.used_bytes as f64 / f64::from(1 << 20);
-            let memory = private_kib(pid).unwrap_or(0.0) / 1024.0;
-            let values = [memory, descriptors as f64, arena, times.quantile_ms(0.5), times.quantile_ms(0.999)];
+            let memory = |pid| private_kib(pid).unwrap_or(0.0) / 1024.0;
+            let client = lasting.pid();
+            let (p50, p999) = (times.quantile_ms(0.5), times.quantile_ms(0.999));
+            let figures = [memory(pid), descriptors(pid), arena, memory(client), descriptors(client)];
+            let values = figures.into_iter().chain([p50, p999]);
             curves.iter_mut().zip(values).for_each(|(curve, value)| curve.points.push((at, value)));
         }
         cast.close_round()?;
@@ -112,6 +122,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
     }
     bar.finish_and_clear();
     totals.add(cast.close()?);
+    let (tally, broken) = lasting.end()?;
+    totals.violations.extend(broken);
+    totals.judge();
     curves::draw(&curves, &options.svg)?;
     println!();
     line("seed", format_args!("{seed}"));
@@ -124,6 +137,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         ),
     );
     totals.print();
+    line("lasting", format_args!("one client throughout, {} requests: {}", tally.requests, tally.outcomes()));
     println!();
     let verdicts: Vec<bool> = curves.iter().map(Curve::judge).collect();
     line("curves", format_args!("{}", options.svg.display()));

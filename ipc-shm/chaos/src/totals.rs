@@ -1,8 +1,20 @@
 //! What hours of kills add up to.
 
+use std::time::Duration;
+
 use crate::journal::{Event, Record};
 use crate::oracle::Tally;
 use crate::summary::{Times, line};
+
+/// The promise for half of all deaths, milliseconds.
+pub const RECLAIMED_MS: f64 = 100.0;
+/// Fewer deaths have no median to speak of.
+const ENOUGH: u64 = 8;
+/// The longest that a bystander may go without an answer while only others of its kind are killed. A death costs it nothing:
+/// this is for a machine that is busy with other things.
+const STALL_MOST: Duration = Duration::from_secs(2);
+/// The same while workers die, stand still and are started again, by a supervisor in growing pauses.
+const STALL_WITH_RESTARTS_MOST: Duration = Duration::from_secs(15);
 
 /// Counts of a run.
 #[derive(Debug, Default, Clone)]
@@ -70,6 +82,28 @@ impl Totals {
         *stall = longest.max(*stall);
     }
 
+    /// What took longer than it may. A killed client is noticed by its pidfd, not by the look every 100 ms: half of them
+    /// within that time, also on a machine that does other things.
+    pub fn judge(&mut self) {
+        let half = self.reclaimed.quantile_ms(0.5);
+        if self.reclaimed.count() >= ENOUGH && half > RECLAIMED_MS {
+            let text = format!(
+                "a killed client's session is free within p50 {half:.1} ms, at most {RECLAIMED_MS} are allowed"
+            );
+            self.violations.push(text);
+        }
+        for (stall, most, when) in [
+            (self.stall_ns, STALL_MOST, "only clients were killed"),
+            (self.stall_with_restarts_ns, STALL_WITH_RESTARTS_MOST, "workers were killed too"),
+        ] {
+            let stall = Duration::from_nanos(stall);
+            if stall > most {
+                self.violations
+                    .push(format!("a bystander was not served for {stall:.1?} while {when}, at most {most:?}"));
+            }
+        }
+    }
+
     /// The live line.
     pub fn short(&self) -> String {
         format!(
@@ -120,5 +154,35 @@ impl Totals {
         line("baseline", format_args!("{} rounds, all given back within {}", self.rounds, self.baseline));
         line("violations", format_args!("{}", self.violations.len()));
         self.violations.iter().take(40).for_each(|violation| println!("  {violation}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(totals: Totals) -> Vec<String> {
+        let mut totals = totals;
+        totals.judge();
+        totals.violations
+    }
+
+    #[test]
+    fn what_takes_longer_than_it_may_is_a_violation() {
+        let mut slow = Totals::default();
+        (0..20).for_each(|_| slow.reclaimed.add(Duration::from_millis(101)));
+        assert!(judged(slow.clone()).iter().any(|what| what.contains("p50 101")), "{:?}", judged(slow));
+        let stalled = Totals { stall_ns: 2_100_000_000, ..Totals::default() };
+        assert!(judged(stalled)[0].contains("only clients were killed"));
+        let stalled = Totals { stall_with_restarts_ns: 16_000_000_000, ..Totals::default() };
+        assert!(judged(stalled)[0].contains("workers were killed too"));
+    }
+
+    #[test]
+    fn one_slow_death_among_many_is_none() {
+        let mut fine = Totals { stall_ns: 1_000_000_000, stall_with_restarts_ns: 9_000_000_000, ..Totals::default() };
+        (0..20).for_each(|_| fine.reclaimed.add(Duration::from_millis(2)));
+        fine.reclaimed.add(Duration::from_secs(3));
+        assert_eq!(judged(fine), [] as [&str; 0]);
     }
 }

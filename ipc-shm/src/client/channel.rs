@@ -41,6 +41,7 @@ struct Open {
 pub struct Channel {
     session: Arc<Session>,
     index: u32,
+    /// Its slot's.
     generation: u64,
     /// There until the channel is dropped.
     bell: Option<OwnedFd>,
@@ -493,6 +494,7 @@ impl Drop for Channel {
         self.open.iter().flatten().flat_map(|open| &open.blocks).for_each(|block| block.abandon());
         let Some(bell) = self.bell.take() else { return };
         if self.session.is_mine() {
+            checkout::give_back(self.word(channel::CHECKOUT), self.generation);
             self.session.channel_closed(bell.as_raw_fd());
         } else {
             // A forked child has closed the number already; it may be another file's by now.

@@ -88,11 +88,11 @@ impl Greeting {
             other => return Err(self.cannot("its answer", &format!("message of kind {other}"))),
         }
         let bytes = answer.payload[..].try_into().map_err(|_| self.cannot("welcome", &"its size"))?;
-        let slot = Welcome::decode(bytes).slot;
-        if slot >= self.segment.geometry.sessions {
-            return Err(self.cannot("welcome", &format!("slot {slot}")));
+        let welcome = Welcome::decode(bytes);
+        if welcome.slot >= self.segment.geometry.sessions {
+            return Err(self.cannot("welcome", &format!("slot {}", welcome.slot)));
         }
-        Ok(Session::new(self.segment, self.stream, self.inbox, slot))
+        Ok(Session::new(self.segment, self.stream, self.inbox, welcome))
     }
 
     /// What is said of a worker that has not answered in the time that its caller has, or that anybody has.

@@ -64,9 +64,8 @@ struct Current {
     failed: Option<Failure>,
     /// Why there is no session yet.
     why: Option<Failure>,
-    /// The segment of a worker that has gone, if it has no name to be found by: whether somebody starts that worker again
-    /// is asked of it.
-    gone: Option<Segment>,
+    /// The session's worker was seen to die, or to leave: who holds its socket open is about to serve.
+    expected: bool,
     /// The entries of the last worker: how long a call may wait for the next one hangs on its entry too.
     entries: Arc<Entries>,
 }
@@ -75,13 +74,12 @@ impl Current {
     fn adopt(&mut self, session: Arc<Session>) {
         self.entries = session.entries().clone();
         self.session = Some(session);
-        self.gone = None;
+        self.expected = false;
     }
 
     fn leave(&mut self) -> Option<Arc<Session>> {
         let session = self.session.take();
-        self.gone =
-            session.as_ref().map(|session| session.segment.clone()).filter(Segment::is_nameless).or(self.gone.take());
+        self.expected |= session.as_ref().is_some_and(|session| session.segment.is_going());
         session
     }
 }
@@ -318,7 +316,7 @@ impl Client {
         current.seeking = true;
         let former = current.leave();
         let seeker = current.seeker.take();
-        let mut seeker = seeker.unwrap_or_else(|| Seeker::new(current.gone.clone()));
+        let mut seeker = seeker.unwrap_or_else(|| Seeker::new(current.expected));
         drop(current);
         if let Some(former) = former {
             former.close_idle_channels(); // what is in use on it goes on

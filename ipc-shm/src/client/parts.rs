@@ -132,7 +132,14 @@ fn copied(session: &Arc<Session>, bytes: &[u8]) -> Result<Arc<ClientBlock>, Fail
     Ok(block)
 }
 
-/// The block itself, or, if it lies in a former worker's segment, a copy in this one.
+/// The block itself, or, if it lies in a former worker's segment, a copy in this one. In extents of its own, as it may have
+/// been there: a worker that takes a table over where it lies takes its whole extents.
 fn in_session(session: &Arc<Session>, block: &Arc<ClientBlock>) -> Result<Arc<ClientBlock>, Failure> {
-    if Arc::ptr_eq(block.session(), session) { Ok(block.clone()) } else { copied(session, &block.to_vec()) }
+    if Arc::ptr_eq(block.session(), session) {
+        return Ok(block.clone());
+    }
+    let bytes = block.to_vec();
+    let copy = session.block_of_own_extents(bytes.len())?;
+    copy.block().write(0, &bytes);
+    Ok(copy)
 }

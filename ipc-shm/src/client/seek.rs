@@ -95,8 +95,9 @@ pub(super) struct Seeker {
     /// A worker that has not answered a hello yet.
     greeting: Option<Box<Greeting>>,
     question: Option<Question>,
-    /// The last known segment behind a socket.
-    gone: Option<Segment>,
+    /// The worker behind the socket was seen to die, to leave or to start: who holds the socket open is about to serve. Its
+    /// segment is not kept for that: who waits keeps no memory of a dead worker.
+    expected: bool,
     pause: Duration,
     /// Tries in a row that found a worker that serves and did not get a session.
     turned_away: u32,
@@ -113,9 +114,9 @@ pub(super) fn jittered(pause: Duration) -> Duration {
 }
 
 impl Seeker {
-    /// A new search. `gone`: the segment of the worker that was there, if it has no name.
-    pub fn new(gone: Option<Segment>) -> Self {
-        Self { place: None, greeting: None, question: None, gone, pause: FIRST_PAUSE, turned_away: 0 }
+    /// A new search. `expected`: the worker that was there was seen to die, or to leave.
+    pub fn new(expected: bool) -> Self {
+        Self { place: None, greeting: None, question: None, expected, pause: FIRST_PAUSE, turned_away: 0 }
     }
 
     /// Looks until there is a session, patience is over, a signal arrives, or `slice` has passed.
@@ -213,7 +214,8 @@ impl Seeker {
         loop {
             let (failure, is_soon) = match self.hear_of(path, patience, slice_ends) {
                 Asked::Over(sought) => return sought,
-                Asked::Gone(failure) => (failure, self.is_restarting() || self.is_soon()),
+                Asked::Gone(failure) => (failure, self.expected || self.is_soon()),
+                Asked::TurnedAway(failure) => (failure, self.is_soon()),
                 Asked::Nobody(failure) => (failure, false),
             };
             let rest = match is_soon {
@@ -237,7 +239,7 @@ impl Seeker {
             match segment.serving() {
                 Ok(segment) => new = Some((segment, line)),
                 // It leaves: its successor is about to have the path, or has it by now.
-                Err(error) => return Asked::Gone(Failure::new(Outcome::Unavailable, error.to_string())),
+                Err(error) => return Asked::TurnedAway(Failure::new(Outcome::Unavailable, error.to_string())),
             }
         }
         let greet = || {
@@ -247,7 +249,7 @@ impl Seeker {
         match self.greet(patience, slice_ends, greet) {
             Welcome::Over(sought) => Asked::Over(sought),
             Welcome::Silent(greeting) => Asked::Nobody(greeting.unanswered()),
-            Welcome::No(failure) => Asked::Gone(failure),
+            Welcome::No(failure) => Asked::TurnedAway(failure),
         }
     }
 
@@ -255,14 +257,6 @@ impl Seeker {
     fn is_soon(&mut self) -> bool {
         self.turned_away += 1;
         self.turned_away <= TURNED_AWAY_MOST
-    }
-
-    /// Whether the worker behind the socket is starting, or dead and its supervisor about to start it again.
-    fn is_restarting(&self) -> bool {
-        self.gone.as_ref().is_some_and(|segment| match segment.is_alive() {
-            true => segment.state() == STATE_STARTING,
-            false => segment.is_supervised(),
-        })
     }
 
     /// Asks for the segment: the answer, and the connection that it came over.
@@ -274,7 +268,7 @@ impl Seeker {
                 Question { line, inbox: Inbox::default(), put: Instant::now() }
             }
         };
-        let restarting = self.is_restarting();
+        let restarting = self.expected;
         let Question { line, inbox, put } = self.question.insert(question);
         // A worker that serves answers at once, or it hangs; one that is being started answers when it serves.
         let answers_by = if restarting { patience.restart } else { *put + HANDSHAKE_WITHIN };
@@ -287,8 +281,8 @@ impl Seeker {
             }
             if !restarting {
                 // Perhaps its worker is dead and held for the next: then that segment says so.
-                self.gone = address::held_for(path, None);
-                if self.is_restarting() && now < patience.restart {
+                self.expected = address::held_for(path, None).is_some_and(|found| is_about_to_serve(&found));
+                if self.expected && now < patience.restart {
                     return Err(Asked::Over(Sought::NotYet(dial::silent(path))));
                 }
             }
@@ -297,7 +291,7 @@ impl Seeker {
         match heard {
             Heard::Message(told) if told.kind == message::SEGMENT => {
                 let segment = dial::segment_of(told, path).map_err(Asked::Gone)?;
-                self.gone = Some(segment.clone()).filter(Segment::is_nameless);
+                self.expected = segment.is_going();
                 Ok((segment, line))
             }
             Heard::Message(told) if told.kind == message::REFUSED => {
@@ -355,6 +349,14 @@ impl Seeker {
     }
 }
 
+/// Whether that worker is starting, or dead and its supervisor about to start it again.
+fn is_about_to_serve(segment: &Segment) -> bool {
+    match segment.is_alive() {
+        true => segment.state() == STATE_STARTING,
+        false => segment.is_supervised(),
+    }
+}
+
 /// Whether this dead worker still has the name.
 fn is_still(dead: &Segment) -> bool {
     Segment::open(&dead.name).is_ok_and(|now| now.header.instance == dead.header.instance && !now.is_alive())
@@ -377,8 +379,10 @@ enum Queued {
 enum Asked {
     /// Enough of it for now.
     Over(Sought),
-    /// Whoever was there has gone meanwhile, or does not answer a hello.
+    /// Whoever was there has gone meanwhile.
     Gone(Failure),
+    /// A worker that leaves, or gives no session.
+    TurnedAway(Failure),
     /// Nobody serves, or whoever holds the socket does not answer, and this is why.
     Nobody(Failure),
 }

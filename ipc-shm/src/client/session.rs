@@ -14,11 +14,12 @@ use crate::arena::{Arena, OWNER_WORKER, owner_of_session};
 use crate::bell::LONGEST_SLEEP;
 use crate::block::{Block, Blocks, NoBlock};
 use crate::frame::Handle;
-use crate::handshake::{Inbox, Message, Opened};
+use crate::handshake::{Inbox, Message, Opened, Welcome};
+use crate::layout::channel;
 use crate::os::{most_descriptors, now_ns};
 use crate::pulse::Pulse;
 use crate::segment::Segment;
-use crate::{Address, Outcome, lease};
+use crate::{Address, Outcome, checkout, lease, slot};
 
 use super::channel::Channel;
 use super::descriptors::Descriptors;
@@ -45,6 +46,8 @@ pub struct Session {
     /// The bytes.
     pub segment: Segment,
     slot: u32,
+    /// The slot's.
+    generation: u64,
     pid: u32,
     /// Taken out by whoever speaks to the worker.
     line: Mutex<Option<Line>>,
@@ -90,7 +93,7 @@ impl fmt::Debug for Session {
 impl Session {
     /// Finds the segment and says hello. Tries until `wait` has passed.
     pub fn attach(address: &Address, wait: Duration) -> Result<Arc<Self>, Failure> {
-        let (mut seeker, patience) = (Seeker::new(None), Patience::of(wait, wait.max(HANDSHAKE_WITHIN)));
+        let (mut seeker, patience) = (Seeker::new(false), Patience::of(wait, wait.max(HANDSHAKE_WITHIN)));
         loop {
             match seeker.seek(address, patience, HANDSHAKE_WITHIN) {
                 Sought::Found(session) => return Ok(session),
@@ -114,7 +117,8 @@ impl Session {
     }
 
     /// Of a connection over which the worker has said welcome.
-    pub(super) fn new(segment: Segment, stream: UnixStream, inbox: Inbox, slot: u32) -> Arc<Self> {
+    pub(super) fn new(segment: Segment, stream: UnixStream, inbox: Inbox, welcome: Welcome) -> Arc<Self> {
+        let Welcome { slot, generation, .. } = welcome;
         let arena = Arena::new(segment.map.clone(), segment.geometry, owner_of_session(slot));
         let blocks = Blocks::new(arena, segment.header.session_quota);
         let descriptors = Descriptors::new(segment.geometry.channels as usize + 8);
@@ -124,6 +128,7 @@ impl Session {
             entries: Arc::new(Entries::of(&segment)),
             segment,
             slot,
+            generation,
             pid: crate::os::pid(),
             line: Mutex::new(Some(Line::new(stream, inbox))),
             line_back: Condvar::new(),
@@ -136,6 +141,7 @@ impl Session {
             leases: AtomicUsize::new(0),
             descriptors,
         });
+        slot::hold_session(&session.segment.map, &session.segment.geometry, slot, generation);
         forks::remember(&session);
         session
     }
@@ -327,7 +333,12 @@ impl Session {
             return Err(cannot("answer", &format!("channel {}", opened.channel)));
         }
         // The kernel drops a descriptor for which the receiver has no room; the worker sees its end close.
-        let Some(bell) = answer.fd else { return Err(NoChannel::Refused(self.no_descriptor())) };
+        let Some(bell) = answer.fd else {
+            let Segment { map, geometry, .. } = &self.segment;
+            let word = geometry.channel(opened.channel) + channel::CHECKOUT;
+            checkout::give_back(map.u64(word), opened.generation);
+            return Err(NoChannel::Refused(self.no_descriptor()));
+        };
         locked(&self.pool).opened();
         self.descriptors.add(bell.as_raw_fd());
         Ok(Channel::new(self.clone(), opened.channel, opened.generation, bell))
@@ -465,5 +476,15 @@ impl Session {
     /// Forgets a channel that is being closed.
     pub(super) fn channel_closed(&self, bell: RawFd) {
         self.descriptors.remove(bell);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The last channel, block, lease and table are gone. The socket, which is closed after this, would not say so: it
+        // also closes where a process loses its descriptors and goes on.
+        if self.is_mine() {
+            slot::let_go_of_session(&self.segment.map, &self.segment.geometry, self.slot, self.generation);
+        }
     }
 }

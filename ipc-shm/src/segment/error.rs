@@ -108,7 +108,7 @@ pub enum SegmentError {
     },
     /// /dev/shm is too small.
     #[error(
-        "{dir} has {free} bytes free, the segment needs {wanted}; hint: use a smaller --arena, or enlarge {dir} (docker run --shm-size)"
+        "{dir} has {free} bytes free, the segment needs {wanted}{held}; hint: use a smaller --arena, or enlarge {dir} (docker run --shm-size)"
     )]
     NoSpace {
         /// The folder.
@@ -117,6 +117,8 @@ pub enum SegmentError {
         free: u64,
         /// Bytes needed.
         wanted: u64,
+        /// Which segments hold what of the rest, and what removes them.
+        held: String,
     },
     /// A descriptor that came over a socket is not what a worker without a name keeps its segment in.
     #[error("the descriptor that {name} handed over {what}; nothing of it was read")]

@@ -22,9 +22,9 @@ use crate::locks::ObjectLock;
 use crate::mapping::Mapping;
 use crate::nameless;
 
-use super::{
-    SHM_DIR, Segment, SegmentError, check_name, free_space, is_held, list, open_object, os, path_of, take_lock,
-};
+use super::remains::make_way;
+use super::room::{free_space, no_space};
+use super::{SHM_DIR, Segment, SegmentError, check_name, is_held, list, open_object, os, path_of, take_lock};
 
 /// Whoever changes a name does so within a few system calls.
 const NAME_WITHIN: Duration = Duration::from_secs(5);
@@ -104,13 +104,12 @@ impl OwnedSegment {
         check_name(name)?;
         check_plan(name, plan)?;
         sweep(name);
+        make_way(name);
         let instance = random();
         let own_name = format!("{name}.{:016x}.new", instance);
         let total = plan.geometry.total_bytes();
-        let free = free_space().map_err(os("look at the space for", name))?;
-        let no_space = || SegmentError::NoSpace { dir: SHM_DIR, free, wanted: total as u64 };
-        if (free as usize) < total {
-            return Err(no_space());
+        if free_space().map_err(os("look at the space for", name))? < total as u64 {
+            return Err(no_space(total as u64));
         }
         // The crate creates (O_EXCL, 0600) and sizes the object; it would unlink the creation name when dropped and shows
         // no descriptor, so ownership is taken from it and the object opened again, checked, locked and mapped.
@@ -140,7 +139,11 @@ impl OwnedSegment {
         }
         // Every page now, or an error now: never a SIGBUS later.
         around(|| posix_fallocate(file.as_fd(), 0, total as i64)).map_err(|errno| {
-            unlink(if errno == Errno::ENOSPC { no_space() } else { os("reserve pages of", name)(errno.into()) })
+            unlink(if errno == Errno::ENOSPC {
+                no_space(total as u64)
+            } else {
+                os("reserve pages of", name)(errno.into())
+            })
         })?;
         let segment = Segment::write(&file, name, plan, instance).map_err(unlink)?;
         Ok(Self { segment, object: file, current_name: Some(own_name), retired: false })
@@ -265,7 +268,7 @@ pub enum Claim {
 
 /// The object that has the name, with its name lock: the name stays with it until the file is closed. `None`: the name has
 /// been changed meanwhile, look again.
-fn hold_name(name: &str) -> Result<Option<File>, SegmentError> {
+pub(super) fn hold_name(name: &str) -> Result<Option<File>, SegmentError> {
     let there = match open_object(name) {
         Ok(there) => there,
         Err(SegmentError::NotFound { .. }) => return Ok(None),
@@ -292,9 +295,20 @@ pub(crate) fn retire_dead(name: &str, instance: u64, unlink: impl FnOnce()) {
 /// Removes what starts that were killed half-way left behind: unpublished objects whose lock nobody holds. That may be one
 /// whose maker has not locked it yet; it notices, and makes another.
 fn sweep(name: &str) {
-    remove_unlocked(|other| {
-        other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".new"))
-    });
+    remove_unlocked(|other| is_unpublished(other) && other.strip_prefix(name).is_some_and(|rest| rest.len() == 21));
+}
+
+/// Whether a name is one that a start gives an object until it is finished: `NAME.0123456789abcdef.new`.
+pub(super) fn is_unpublished(name: &str) -> bool {
+    let start = name.strip_suffix(".new").and_then(|rest| rest.rsplit_once('.'));
+    start.is_some_and(|(name, number)| {
+        number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit()) && check_name(name).is_ok()
+    })
+}
+
+/// Whether somebody who lives has the object: its worker, its supervisor, or whoever is just giving it its name.
+pub(super) fn is_wanted(object: &File) -> bool {
+    [ObjectLock::Life, ObjectLock::Name, ObjectLock::Supervisor].iter().any(|lock| lock.is_held(object))
 }
 
 /// Whether the file is the one that has that name now.
@@ -303,10 +317,11 @@ pub(crate) fn has_name(file: &File, name: &str) -> bool {
     found.is_ok_and(|found| file.metadata().is_ok_and(|own| own.ino() == found))
 }
 
-/// Removes every segment of this user whose worker is provably dead. Returns their names.
+/// Removes every segment of this user whose worker is provably dead, and what killed starts have not finished. Returns
+/// their names.
 pub fn remove_dead() -> Vec<String> {
     let segments = list();
-    remove_unlocked(|name| segments.iter().any(|segment| segment == name))
+    remove_unlocked(|name| is_unpublished(name) || segments.iter().any(|segment| segment == name))
 }
 
 fn remove_unlocked(which: impl Fn(&str) -> bool) -> Vec<String> {

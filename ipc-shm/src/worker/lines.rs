@@ -30,7 +30,8 @@ pub(super) struct Line {
     pub session: u64,
     /// A request waits in the ring for which no answer can be reserved now.
     pub stalled: bool,
-    /// The client has closed its end of the doorbell: the channel is free once its requests are answered.
+    /// The client's end of the doorbell is closed: once the client has given the channel back too, and its requests are
+    /// answered, the channel is free.
     pub hung_up: bool,
     /// How often it rang since its bytes were taken.
     rings: u32,
@@ -208,7 +209,13 @@ impl Poller {
 
     /// Frees channels that their clients have closed while the session goes on.
     pub(super) fn free_closed_lines(&mut self) {
-        let closed = |line: &mut Line| (line.hung_up && line.is_at_rest()).then_some(line.path.index);
+        let host = self.host.clone();
+        let (map, geometry) = (&host.segment.map, &host.segment.geometry);
+        let closed = |line: &mut Line| {
+            let word = map.u64(geometry.channel(line.path.index) + channel::CHECKOUT);
+            let left = line.hung_up && checkout::is_given_back(word, line.generation) && line.is_at_rest();
+            left.then_some(line.path.index)
+        };
         let closed: Vec<u32> = self.lines.iter_mut().flatten().filter_map(closed).collect();
         closed.into_iter().for_each(|index| self.free_line(index));
     }

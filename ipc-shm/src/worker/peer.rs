@@ -74,7 +74,7 @@ pub struct Peer {
     pub pid: u32,
     /// Requests taken and not yet answered. At zero, nothing reads the session's blocks.
     pub in_flight: AtomicU32,
-    /// Nothing is sent to it any more: it has left, died or been cut.
+    /// Nothing is sent to it any more: it has left, lost its socket, died or been cut.
     pub gone: AtomicBool,
     /// The rule it broke, once it has.
     pub cut: Mutex<Option<String>>,
@@ -117,6 +117,11 @@ impl Peer {
             cut: Mutex::new(None),
             leases: Mutex::new(leases),
         }
+    }
+
+    /// Whether its client says that it still uses slot, channels and extents.
+    pub fn is_held(&self, map: &Mapping, geometry: &Geometry) -> bool {
+        slot::is_session_held(map, geometry, self.slot, self.generation)
     }
 
     /// The owner number of its extents.

@@ -444,6 +444,7 @@ impl Poller {
                 self.cut(id, what); // an answering thread found the fault
             } else if peer.gone.load(Ordering::Acquire) {
                 self.reclaim(id);
+                self.quarantine_lost(id);
             } else {
                 peer.show(map, geometry, SlotState::Active, session.channels.len() as u32);
             }

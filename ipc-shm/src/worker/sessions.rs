@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
@@ -25,6 +25,8 @@ use super::poller::{Poller, Token};
 
 /// Connections, or messages of one, that are looked at before others are.
 const MOST_A_VISIT: u32 = 64;
+/// A process whose sockets are closed is dead by then, unless it has closed them itself.
+const DYING_WITHIN: Duration = Duration::from_millis(500);
 /// A process needs one session; several clients in it are allowed, a leak of them is not.
 const SESSIONS_OF_ONE: usize = 16;
 
@@ -39,6 +41,9 @@ pub(super) struct Session {
     pub channels: Vec<u32>,
     /// The process is dead (not merely its socket closed).
     pub dead: bool,
+    /// Its socket was closed, and its client has not said that it lets go: until the process is dead, nothing of it is
+    /// given to others.
+    pub lost: Option<Instant>,
     pub since: Instant,
 }
 
@@ -84,7 +89,8 @@ impl Poller {
         let watched = self.watch(&socket, Token::Session(id)).is_ok() && self.watch(&pidfd, Token::Death(id)).is_ok();
         if watched {
             let (inbox, since) = (Inbox::default(), Instant::now());
-            let session = Session { socket, inbox, pidfd, peer: None, pid, channels: Vec::new(), dead: false, since };
+            let session =
+                Session { socket, inbox, pidfd, peer: None, pid, channels: Vec::new(), dead: false, lost: None, since };
             self.sessions.insert(id, session);
         }
     }
@@ -218,14 +224,31 @@ impl Poller {
             match &session.peer {
                 Some(peer) => {
                     peer.gone.store(true, Ordering::Release);
-                    // Whatever a process still looks at keeps its session's socket open: nothing is looked at any more.
-                    peer.drop_leases();
                     let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+                    if peer.is_held(map, geometry) {
+                        session.lost = Some(Instant::now());
+                    } else {
+                        // Whatever a process still looks at is held: nothing is looked at any more.
+                        peer.drop_leases();
+                    }
                     peer.show(map, geometry, SlotState::Closing, session.channels.len() as u32);
                 }
                 None => session.dead = true,
             }
             self.reclaim(id);
+        }
+    }
+
+    /// A process that ends closes its sockets a moment before it is dead. One that lives on with a session whose socket is
+    /// closed has lost its descriptors: it may read and write what it has mapped, so all of it stays its own.
+    pub(super) fn quarantine_lost(&mut self, id: u64) {
+        let (map, geometry) = (&self.host.segment.map, &self.host.segment.geometry);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(peer) = &session.peer
+            && session.lost.take_if(|since| since.elapsed() > DYING_WITHIN).is_some()
+        {
+            stats::count(map, geometry, totals::CUT, 1);
+            peer.show(map, geometry, SlotState::Quarantined, session.channels.len() as u32);
         }
     }
 
@@ -275,7 +298,7 @@ impl Poller {
                 session.channels.iter().for_each(|index| attention::set_channel(map, geometry, *index));
                 return;
             }
-            if cut && !session.dead {
+            if !session.dead && (cut || peer.is_held(map, geometry)) {
                 return;
             }
             peer.drop_leases();

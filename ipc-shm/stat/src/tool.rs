@@ -325,7 +325,8 @@ fn patients(wanted: Option<Address>) -> Vec<(String, Result<Segment, Finding>)> 
         (name, segment)
     });
     let nameless = nameless::find().into_iter().map(|segment| (segment.name.clone(), Ok(segment)));
-    named.chain(nameless).collect()
+    let unfinished = segment::unfinished().into_iter().map(|(name, bytes)| (name, Err(doctor::of_unfinished(bytes))));
+    named.chain(nameless).chain(unfinished).collect()
 }
 
 fn examine(wanted: Option<Address>) -> ExitCode {

@@ -272,3 +272,23 @@ fn cleaning_removes_a_socket_only_when_nobody_listens_on_it() {
     assert!(!names.socket.exists() && said.contains(&format!("removed {own}")), "{said}");
     assert!(!names.file("s.lock").exists(), "no lock file is left");
 }
+
+/// Fault 57: a start that was killed with its pages reserved and no header written is no segment yet, and takes the room all
+/// the same.
+#[test]
+fn what_a_killed_start_left_is_named_and_removed() {
+    if common::nameless() {
+        return println!("a start without a name leaves no object");
+    }
+    let names = Names::new();
+    let left = format!("{}.00000000deadbeef.new", names.shm);
+    let file = std::fs::File::create(format!("/dev/shm{left}")).expect("an object");
+    nix::fcntl::posix_fallocate(&file, 0, 3 << 20).expect("its pages");
+    // Another test of this machine may clean up meanwhile.
+    let (code, said) = tool(&["doctor"]);
+    let line = said.lines().find(|line| line.starts_with(&left)).unwrap_or_default();
+    let told = line.contains("3145728 bytes") && line.contains("hint: remove them with `molt-shm-stat clean`");
+    assert!(code == Some(1) && told || !std::path::Path::new(&format!("/dev/shm{left}")).exists(), "{code:?} {said}");
+    tool(&["clean"]);
+    assert_eq!(names.objects(), [] as [&str; 0]);
+}

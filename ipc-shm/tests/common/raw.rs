@@ -10,10 +10,11 @@ use molt_ipc_shm::Segment;
 use molt_ipc_shm::arena::{Arena, owner_of_session};
 use molt_ipc_shm::attention;
 use molt_ipc_shm::bell;
+use molt_ipc_shm::checkout;
 use molt_ipc_shm::doorbell;
 use molt_ipc_shm::frame::{RequestHead, kind};
 use molt_ipc_shm::handshake::{self, Hello, Inbox, Opened, Received, Welcome, message};
-use molt_ipc_shm::layout::{LAYOUT_VERSION, layout_hash};
+use molt_ipc_shm::layout::{LAYOUT_VERSION, channel, layout_hash};
 use molt_ipc_shm::ring::RingPlace;
 
 use super::{Names, PATIENCE};
@@ -24,6 +25,7 @@ pub struct Raw {
     pub socket: UnixStream,
     pub slot: u32,
     pub channel: u32,
+    generation: u64,
     pub bell: Option<OwnedFd>,
     inbox: Inbox,
     tail: u64,
@@ -39,7 +41,7 @@ impl Raw {
         let segment = super::worker::look(shm).expect("a segment");
         let socket = UnixStream::connect(socket).expect("a worker");
         socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-        Self { segment, socket, slot: 0, channel: 0, bell: None, inbox: Inbox::default(), tail: 0 }
+        Self { segment, socket, slot: 0, channel: 0, generation: 0, bell: None, inbox: Inbox::default(), tail: 0 }
     }
 
     /// Connects, says hello as a correct client does, and has one channel.
@@ -69,9 +71,16 @@ impl Raw {
         if opened.kind != message::CHANNEL {
             return false;
         }
-        self.channel = Opened::decode(opened.payload[..].try_into().expect("a channel")).channel;
+        let channel = Opened::decode(opened.payload[..].try_into().expect("a channel"));
+        (self.channel, self.generation) = (channel.channel, channel.generation);
         self.bell = opened.fd;
         true
+    }
+
+    /// Says that it has done with its channel.
+    pub fn give_back(&self) {
+        let word = self.segment.geometry.channel(self.channel) + channel::CHECKOUT;
+        checkout::give_back(self.segment.map.u64(word), self.generation);
     }
 
     pub fn say(&self, kind: u32, payload: &[u8]) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use molt_ipc_shm::client::{Client, Failure};
 use molt_ipc_shm::layout::Geometry;
-use molt_ipc_shm::segment::{Blueprint, OwnedSegment, SegmentError};
+use molt_ipc_shm::segment::{Blueprint, Claim, OwnedSegment, SegmentError};
 use molt_ipc_shm::stat::Report;
 use molt_ipc_shm::stats;
 use molt_ipc_shm::worker::{Host, Poller, StartError, Stop};
@@ -33,10 +33,15 @@ pub fn create(shm: &str, plan: &Blueprint) -> Result<OwnedSegment, SegmentError>
 
 /// A poller that listens, for whoever drives it.
 pub fn listening(shm: &str, plan: &Blueprint, replace: bool) -> Result<Poller, StartError> {
+    claiming(shm, plan, if replace { Claim::Anybodys } else { Claim::Free })
+}
+
+/// The same for a start that may take those names.
+pub fn claiming(shm: &str, plan: &Blueprint, claim: Claim) -> Result<Poller, StartError> {
     let owned = create(shm, plan)?;
     stats::name_entry(&owned.segment.map, &owned.segment.geometry, 0, "echo", 0, false);
     let mut poller = Poller::new(owned)?;
-    poller.open(replace)?;
+    poller.open_with(claim)?;
     Ok(poller)
 }
 
@@ -97,7 +102,12 @@ impl Drop for ThreadWorker {
 pub fn role(words: &[String]) {
     let plan = blueprint(words[1].clone().into(), small());
     let replace = words.get(2).is_some_and(|word| word == "replace");
-    let mut poller = match listening(&words[0], &plan, replace) {
+    play(listening(&words[0], &plan, replace));
+}
+
+/// A worker process from its start on: it says what came of that, and serves until its input is closed.
+pub fn play(start: Result<Poller, StartError>) {
+    let mut poller = match start {
         Ok(poller) => poller,
         Err(error) => return child::say(&format!("refused: {error}")),
     };

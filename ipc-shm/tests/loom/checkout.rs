@@ -1,4 +1,5 @@
-//! Who may use a channel: its client and its next user never touch it at the same time, and one that is wanted comes back.
+//! Who may use a channel: its client and its next user never touch it at the same time, and one that is wanted, or given
+//! back, comes back.
 
 use loom::thread;
 use molt_ipc_shm::layout::channel;
@@ -66,5 +67,32 @@ fn a_channel_that_is_wanted_comes_back() {
         let closed = !client.join().expect("the client");
         let late = checkout::take_back(word(&map), only);
         assert_eq!([early, closed, late].into_iter().filter(|back| *back).count(), 1, "once: {early} {closed} {late}");
+    });
+}
+
+/// Its client gives it back while the worker asks for it, and says so once more, late: by then it may be its next user's.
+#[test]
+fn a_channel_that_is_given_back_is_its_next_users_alone() {
+    explore(None, || {
+        let map = Places::default().channel(CHANNEL).map();
+        let first = slot::open_channel(&map, &GEOMETRY, CHANNEL, 0);
+        let client = {
+            let map = map.clone();
+            thread::spawn(move || {
+                touch(&map, 1);
+                checkout::give_back(word(&map), first);
+                checkout::give_back(word(&map), first);
+            })
+        };
+        checkout::want(word(&map), first);
+        let early = checkout::is_given_back(word(&map), first);
+        if early {
+            slot::free_channel(&map, &GEOMETRY, CHANNEL, first);
+            let second = slot::open_channel(&map, &GEOMETRY, CHANNEL, 1);
+            touch(&map, 2);
+            assert!(checkout::check_in(word(&map), second), "it is its own");
+        }
+        client.join().expect("the client");
+        assert!(early || checkout::is_given_back(word(&map), first), "asked for or not, it comes back");
     });
 }

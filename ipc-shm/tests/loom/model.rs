@@ -63,9 +63,10 @@ impl Places {
         self
     }
 
-    /// A session: its state and what it has let go of.
+    /// A session: its state, what it has let go of, whether its client uses it.
     pub fn session(mut self, slot: u32) -> Self {
-        self.words.extend([session::WORD, session::RELEASED].map(|word| GEOMETRY.session(slot) + word));
+        let words = [session::WORD, session::RELEASED, session::HELD];
+        self.words.extend(words.map(|word| GEOMETRY.session(slot) + word));
         self
     }
 

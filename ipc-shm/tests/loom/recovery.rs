@@ -115,3 +115,35 @@ fn who_sees_a_channel_open_sees_whose_it_is() {
         worker.join().expect("the worker");
     });
 }
+
+/// Its client lets go of the slot, and says so once more, late: by then it may be its next user's.
+#[test]
+fn a_session_that_is_let_go_of_is_its_next_users_alone() {
+    explore(None, || {
+        let map = Places::default().session(SESSION).arena().map();
+        let touch = |map: &SharedMapping, number: u64| map.write(GEOMETRY.extent_data(0), &number.to_le_bytes());
+        let first = slot::prepare_session(&map, &GEOMETRY, SESSION);
+        slot::hold_session(&map, &GEOMETRY, SESSION, first);
+        let client = {
+            let map = map.clone();
+            thread::spawn(move || {
+                touch(&map, 1);
+                slot::let_go_of_session(&map, &GEOMETRY, SESSION, first);
+                slot::let_go_of_session(&map, &GEOMETRY, SESSION, first);
+            })
+        };
+        let held = |generation: u64| slot::is_session_held(&map, &GEOMETRY, SESSION, generation);
+        let early = !held(first);
+        if early {
+            slot::show_session(&map, &GEOMETRY, SESSION, first, SlotState::Free);
+            let second = slot::prepare_session(&map, &GEOMETRY, SESSION);
+            slot::hold_session(&map, &GEOMETRY, SESSION, second);
+            touch(&map, 2);
+            client.join().expect("the client");
+            assert!(held(second), "it is its own");
+        } else {
+            client.join().expect("the client");
+            assert!(!held(first), "nobody's");
+        }
+    });
+}

@@ -46,8 +46,10 @@ const READ_FIRST: &str = "lease::a_result_is_read_before_it_is_overwritten";
 const CUT_SHORT: &str = "lease::a_release_cut_short_is_found_by_the_scan";
 const TAKEN_BACK: &str = "checkout::a_channel_that_was_taken_back_is_its_next_users_alone";
 const WANTED: &str = "checkout::a_channel_that_is_wanted_comes_back";
+const GIVEN_BACK: &str = "checkout::a_channel_that_is_given_back_is_its_next_users_alone";
 const NEXT_USER: &str = "recovery::a_slot_is_as_new_after_a_death_anywhere";
 const OPEN_CHANNEL: &str = "recovery::who_sees_a_channel_open_sees_whose_it_is";
+const LET_GO: &str = "recovery::a_session_that_is_let_go_of_is_its_next_users_alone";
 
 pub const MUTANTS: &[Mutant] = &[
     // Rings
@@ -530,8 +532,8 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: TAKEN_BACK,
         edits: &[edit(
             "checkout.rs",
-            "    advance(at, generation, Use::Idle, Use::TakenBack, Ordering::Acquire)\n",
-            "    at.store(word(generation, Use::TakenBack), Ordering::Relaxed);\n    true\n",
+            "    advance(at, generation, Use::Idle, Use::Returned, Ordering::Acquire)\n",
+            "    at.store(word(generation, Use::Returned), Ordering::Relaxed);\n    true\n",
         )],
     },
     Mutant {
@@ -547,7 +549,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a channel that is taken back is not acquired",
         scenario: TAKEN_BACK,
-        edits: &[edit("checkout.rs", "Use::TakenBack, Ordering::Acquire", "Use::TakenBack, Ordering::Relaxed")],
+        edits: &[edit("checkout.rs", "Use::Returned, Ordering::Acquire", "Use::Returned, Ordering::Relaxed")],
     },
     Mutant {
         name: "a channel is checked in by a store",
@@ -566,6 +568,39 @@ pub const MUTANTS: &[Mutant] = &[
             "    advance(at, generation, Use::InUse, Use::Wanted, Ordering::Relaxed)\n",
             "    at.store(word(generation, Use::Wanted), Ordering::Relaxed);\n    true\n",
         )],
+    },
+    Mutant {
+        name: "a channel that is given back is not released",
+        scenario: GIVEN_BACK,
+        edits: &[edit(
+            "checkout.rs",
+            "from, Use::Returned, Ordering::Release",
+            "from, Use::Returned, Ordering::Relaxed",
+        )],
+    },
+    Mutant {
+        name: "a channel that was given back is not acquired",
+        scenario: GIVEN_BACK,
+        edits: &[edit("checkout.rs", "at.load(Ordering::Acquire) == word", "at.load(Ordering::Relaxed) == word")],
+    },
+    Mutant {
+        name: "a channel is given back by a store",
+        scenario: GIVEN_BACK,
+        edits: &[edit(
+            "checkout.rs",
+            "    let _ = states.into_iter().any(|from| advance(at, generation, from, Use::Returned, Ordering::Release));\n",
+            "    let _ = states;\n    at.store(word(generation, Use::Returned), Ordering::Release);\n",
+        )],
+    },
+    Mutant {
+        name: "a channel that is wanted is not given back",
+        scenario: GIVEN_BACK,
+        edits: &[edit("checkout.rs", "[Use::Idle, Use::InUse, Use::Wanted]", "[Use::Idle, Use::InUse]")],
+    },
+    Mutant {
+        name: "a channel that is wanted just then is not given back",
+        scenario: GIVEN_BACK,
+        edits: &[edit("checkout.rs", "[Use::Idle, Use::InUse, Use::Wanted]", "[Use::Idle, Use::Wanted, Use::InUse]")],
     },
     // Slots
     Mutant {
@@ -617,6 +652,29 @@ pub const MUTANTS: &[Mutant] = &[
             "slot.rs",
             "    map.u64(slot + channel::WORD).store(slot_word(generation, SlotState::Active), Ordering::Release);\n    generation\n",
             "    map.u64(slot + channel::WORD).store(slot_word(generation, SlotState::Active), Ordering::Relaxed);\n    generation\n",
+        )],
+    },
+    Mutant {
+        name: "a session that is let go of is not released",
+        scenario: LET_GO,
+        edits: &[edit(
+            "slot.rs",
+            "(generation, 0, Ordering::Release, Ordering::Relaxed)",
+            "(generation, 0, Ordering::Relaxed, Ordering::Relaxed)",
+        )],
+    },
+    Mutant {
+        name: "a session that was let go of is not acquired",
+        scenario: LET_GO,
+        edits: &[edit("slot.rs", "load(Ordering::Acquire) == generation", "load(Ordering::Relaxed) == generation")],
+    },
+    Mutant {
+        name: "a session is let go of by a store",
+        scenario: LET_GO,
+        edits: &[edit(
+            "slot.rs",
+            "    let _ = held.compare_exchange(generation, 0, Ordering::Release, Ordering::Relaxed);\n",
+            "    let _ = generation;\n    held.store(0, Ordering::Release);\n",
         )],
     },
 ];

@@ -111,7 +111,10 @@ impl Caller {
             0..30 => ("echo", short, 0, Plan::Plain),
             30..40 => ("echo", long, 0, Plan::Plain),
             40..58 => ("turn", short, 0, Plan::Plain),
-            58..66 => ("turn", long, 0, Plan::Plain),
+            58..62 => ("turn", long, 0, Plan::Plain),
+            // From extents of its own, which only a blocking call has here.
+            62..66 if !looping => ("put", long, 0, Plan::Plain),
+            62..66 => ("turn", long, 0, Plan::Plain),
             66..82 => ("grow", short, random.random_range(1..90_000), Plan::Plain),
             82..88 => ("slow", short, random.random_range(100..1000), Plan::Plain),
             88..93 => ("slow", short, random.random_range(500..4000), Plan::Hasty),
@@ -186,23 +189,29 @@ impl Caller {
     }
 
     fn one(&self, thread: u8, random: &mut StdRng, held: &mut VecDeque<(Ask, Reply)>, filled: &mut VecDeque<Filled>) {
-        let ask = self.ask(random, false);
+        let mut ask = self.ask(random, false);
         if filled.len() >= HELD || (!filled.is_empty() && random.random_bool(0.3)) {
             let old = filled.pop_front();
             old.iter().filter_map(|old| old.is_whole().err()).for_each(|what| self.place.accuse(&what));
         }
         // A body that is written where it will be read, and sent from there.
-        let block = match random.random_bool(0.25) {
-            true => self.client.session().and_then(|session| session.block(ask.body.len())).ok(),
-            false => None,
-        };
+        let put = ask.entry == "put";
+        let session = if put || random.random_bool(0.25) { self.client.session().ok() } else { None };
+        let block = session.and_then(|session| match put {
+            true => session.block_of_own_extents(ask.body.len()).ok(),
+            false => session.block(ask.body.len()).ok(),
+        });
         let block = block.map(|block| Filled::new(block, ask.body.clone()));
+        if put && block.is_none() {
+            ask.entry = "echo"; // there is no room, or no worker: nothing to be taken over
+        }
         self.begun(thread, &ask);
         let ended = match &block {
             Some(filled) => self.call(random, &ask, &ask.with(Payload::Block(&filled.block))),
             None => self.call(random, &ask, &ask.request()),
         };
-        filled.extend(block);
+        // What was put is the worker's, and with the answer somebody else's.
+        filled.extend(block.filter(|_| !put));
         match ended {
             Ok((reply, again)) => {
                 self.verify(&ask, &reply);

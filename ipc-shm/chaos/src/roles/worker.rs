@@ -5,6 +5,7 @@
 //! | `echo` | answers its payload: from the frame, or copied inside the arena |
 //! | `turn` | answers every byte's complement: inline or leased, as its length asks |
 //! | `grow` | answers as many bytes as wanted, written into a block |
+//! | `put` | takes its payload's extents over and answers with them, as a resident table is put and read |
 //! | `slow` | takes as many microseconds as wanted, on a thread of the pool |
 //! | `hold` | is answered when it is taken back |
 //! | `wrong` | refuses |
@@ -13,16 +14,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use molt_ipc_shm::frame::Handle;
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
-use molt_ipc_shm::worker::{Answer, AnswerBody, Inflight, Payload, Placed, Poller, Service, StartError, Stop};
+use molt_ipc_shm::worker::{
+    Answer, AnswerBody, Inflight, Payload, Placed, Poller, Resident, Service, StartError, Stop,
+};
 use molt_ipc_shm::{Codec, Outcome, stats};
 
 use super::{Break, Place, until_input_ends};
 use crate::journal::Journal;
 use crate::payload;
 
-const ENTRIES: [&str; 6] = ["echo", "turn", "grow", "slow", "hold", "wrong"];
+const ENTRIES: [&str; 7] = ["echo", "turn", "grow", "put", "slow", "hold", "wrong"];
 const THREADS: usize = 2;
 
 /// Sizes that are quick to reserve, and large enough that nothing of the workload is ever refused for want of room.
@@ -125,6 +129,10 @@ impl Checked {
                 bytes[0] ^= u8::from(self.place.breaks(Break::Garble));
                 block.write(0, &bytes);
             })),
+            "put" => match request.payload() {
+                Ok(Payload::Arena(handle)) => put(&request, &handle),
+                _ => Answer::ok(Codec::Raw, AnswerBody::Bytes(body)),
+            },
             "slow" => {
                 self.work(&request, Duration::from_micros(u64::from(want)));
                 Answer::ok(Codec::Raw, AnswerBody::Bytes(body))
@@ -167,6 +175,18 @@ impl Checked {
             drop(queue);
             self.run(next);
         }
+    }
+}
+
+/// The payload's own extents, read by its client under a lease from now on. A payload that does not lie in extents of its own
+/// (one that was sent again to another worker, say) is copied.
+fn put(request: &Inflight, handle: &Handle) -> Answer {
+    match request.take_over(handle) {
+        Ok(block) => {
+            let resident = Resident::new(request.host().segment.map.clone(), block);
+            Answer::ok(Codec::Raw, AnswerBody::Placed(Placed::Resident(resident)))
+        }
+        Err(_) => in_block(request.copy_to_block(handle)),
     }
 }
 

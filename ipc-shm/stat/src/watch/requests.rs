@@ -122,7 +122,8 @@ pub fn of_channel(segment: &Segment, index: u32, pid: u32, now_ns: u64, listed: 
 fn frames(segment: &Segment, index: u32, now_ns: u64) -> Vec<Frame> {
     let (map, geometry) = (&segment.map, &segment.geometry);
     let place = RingPlace::of_requests(geometry, index);
-    if place.capacity > SEARCHED_BYTES {
+    // What stands in for a dead worker's segment while its supervisor lives has no rings.
+    if place.capacity > SEARCHED_BYTES || (!segment.is_alive() && segment.is_supervised()) {
         return Vec::new();
     }
     let slot = map.u32(geometry.channel(index) + molt_ipc_shm::layout::channel::SESSION).load(Ordering::Relaxed);
