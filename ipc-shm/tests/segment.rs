@@ -216,6 +216,18 @@ fn the_name_of_a_worker_that_was_killed_is_replaced() {
     assert_eq!(dead.header.worker_pid, worker.pid(), "the dead one's bytes were not touched");
 }
 
+/// Faults 15, 23: nothing of it can be told to anybody, so no stand-in takes its place.
+#[test]
+fn a_killed_workers_segment_that_is_damaged_is_in_nobodys_way() {
+    let names = Names::new();
+    spawn(&names).kill();
+    file_of(&names).write_all_at(&[0xff], 200).expect("a damaged header");
+    assert!(matches!(Segment::open(&names.shm), Err(SegmentError::Damaged { .. })));
+    let mut owned = create(&names);
+    assert!(!names.path().exists(), "its name is gone before the next one is there");
+    owned.publish(false).expect("a free name");
+}
+
 /// A start under a dead worker's name succeeds although clients ask all the time whether somebody serves there.
 #[test]
 fn asking_whether_a_worker_lives_never_makes_a_dead_one_look_alive() {

@@ -128,7 +128,8 @@ fn is_stand_in(dead: &Segment, object: &File) -> bool {
 }
 
 /// Makes way for a start under that name: a dead worker's segment that nobody starts again gives its pages up, and its name
-/// to a stand-in; where there is no room for one, or it is damaged, the name goes. Everything else is left to [`super::OwnedSegment::publish`], which says what is in the way.
+/// to a stand-in; where there is no room for one, or the segment is damaged, the name goes. Everything else is left to
+/// [`super::OwnedSegment::publish`], which says what is in the way.
 pub(super) fn make_way(name: &str) {
     // The name stays with the object while it is looked at, so no start can be moving a new segment onto it.
     let Ok(Some(there)) = hold_name(name) else { return };

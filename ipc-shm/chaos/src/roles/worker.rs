@@ -5,7 +5,7 @@
 //! | `echo` | answers its payload: from the frame, or copied inside the arena |
 //! | `turn` | answers every byte's complement: inline or leased, as its length asks |
 //! | `grow` | answers as many bytes as wanted, written into a block |
-//! | `put` | takes its payload's extents over and answers with them, as a resident table is put and read |
+//! | `put` | takes its payload's extents over, lists them in the catalogue and answers with them, as a resident table is put and read |
 //! | `slow` | takes as many microseconds as wanted, on a thread of the pool |
 //! | `hold` | is answered when it is taken back |
 //! | `wrong` | refuses |
@@ -14,11 +14,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use molt_ipc_shm::catalogue::{Catalogue, Listing};
 use molt_ipc_shm::frame::Handle;
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::segment::{Blueprint, OwnedSegment};
 use molt_ipc_shm::worker::{
-    Answer, AnswerBody, Inflight, Payload, Placed, Poller, Resident, Service, StartError, Stop,
+    Answer, AnswerBody, Host, Inflight, Payload, Placed, Poller, Resident, Service, StartError, Stop,
 };
 use molt_ipc_shm::{Codec, Outcome, stats};
 
@@ -130,7 +131,10 @@ impl Checked {
                 block.write(0, &bytes);
             })),
             "put" => match request.payload() {
-                Ok(Payload::Arena(handle)) => put(&request, &handle),
+                Ok(Payload::Arena(handle)) => {
+                    list(&host, key.seq.into(), body.len());
+                    put(&request, &handle)
+                }
                 _ => Answer::ok(Codec::Raw, AnswerBody::Bytes(body)),
             },
             "slow" => {
@@ -178,6 +182,21 @@ impl Checked {
     }
 }
 
+/// Lists a table, as a worker does for the one after it. Only the poller's thread comes here: one writer at a time.
+fn list(host: &Host, version: u64, bytes: usize) {
+    let table = Listing { name: "put".into(), version, bytes: bytes as u64, ..Listing::default() };
+    Catalogue { last: version, tables: vec![table], unlisted: 0 }.write(&host.segment.map, &host.segment.geometry);
+}
+
+/// Wherever the worker before this one was killed, what it says of its tables is whole.
+fn read_catalogue(place: &Place) {
+    if let Ok(Some(dead)) = place.address().left_behind()
+        && Catalogue::read(&dead.map, &dead.geometry).is_none()
+    {
+        place.accuse(&format!("the catalogue of the dead worker (pid {}) cannot be read", dead.header.worker_pid));
+    }
+}
+
 /// The payload's own extents, read by its client under a lease from now on. A payload that does not lie in extents of its own
 /// (one that was sent again to another worker, say) is copied.
 fn put(request: &Inflight, handle: &Handle) -> Answer {
@@ -219,6 +238,7 @@ pub fn play(place: Place) -> Result<(), String> {
         let service = service.clone();
         std::thread::spawn(move || service.pool());
     }
+    read_catalogue(&place);
     let mut poller = prepared(&place).map_err(|error| error.to_string())?;
     let (stopped, waker) = (stop.clone(), poller.waker());
     until_input_ends(move || {
