@@ -13,7 +13,7 @@ use molt_ipc_shm::client::{Client, Reply};
 use molt_ipc_shm::layout::Geometry;
 use molt_ipc_shm::segment::{Blueprint, Claim, SegmentError, auto_arena};
 use molt_ipc_shm::stat::Report;
-use molt_ipc_shm::{Segment, Supervised, arena};
+use molt_ipc_shm::{Outcome, Segment, Supervised, arena};
 
 const MIB: u64 = 1 << 20;
 /// More than half of what there is.
@@ -100,10 +100,13 @@ fn unsupervised() {
     let names = Names::new();
     let mut worker = serving(&names, ARENA, "free");
     let (client, held) = idle(&names);
+    let before = client.session().expect("a session");
     for _ in 0..3 {
         worker.kill();
         worker = serving(&names, ARENA, "free");
     }
+    let failure = before.block(1000).expect_err("nothing is free in what was given back");
+    assert_eq!((failure.outcome, failure.submitted), (Outcome::Unavailable, true), "{failure}");
     is_whole(&held);
     assert_eq!(call(&client, &request("echo", b"found")).expect("an answer").to_vec(), b"found");
     assert_eq!(client.session().expect("a session").segment.header.worker_pid, worker.pid());

@@ -274,8 +274,7 @@ impl Session {
         let slice_ends = super::instant_of(deadline_ns).min(Instant::now() + longest);
         loop {
             if locked(&self.pool).closed || self.is_dead() {
-                let gone = unavailable(format!("the worker of {} is gone", self.segment.name));
-                return Err(Failure { submitted: true, ..gone });
+                return Err(self.left());
             }
             if let Some(failure) = self.silent_worker() {
                 return Err(failure);
@@ -443,8 +442,17 @@ impl Session {
                 format!("a body of {len} bytes is larger than the {most} bytes that this worker takes"),
             ));
         }
-        let block = allocate(&self.blocks, len).map_err(|full| Failure::new(Outcome::Busy, full.to_string()))?;
+        let block = allocate(&self.blocks, len).map_err(|full| match self.is_dead() {
+            // What was free in a dead worker's segment is given back to the system (`segment::remains`).
+            true => self.left(),
+            false => Failure::new(Outcome::Busy, full.to_string()),
+        })?;
         Ok(Arc::new(ClientBlock::new(block, self.clone())))
+    }
+
+    /// The worker is gone, and nothing was handed to it: its successor may be asked.
+    fn left(&self) -> Failure {
+        Failure { submitted: true, ..unavailable(format!("the worker of {} is gone", self.segment.name)) }
     }
 
     /// A result under a lease, checked: inside the arena, and the worker's.

@@ -5,7 +5,7 @@
 //!
 //! | step | by | what comes back |
 //! | --- | --- | --- |
-//! | 1 | whoever makes way | free extents are claimed for nobody, so that no client is given one any more, and lose their pages; so do the rings of channels that nobody has |
+//! | 1 | whoever makes way | the segment says that its worker has left; free extents are claimed for nobody, so that no client is given one any more, and lose their pages; so do the rings of channels that nobody has |
 //! | 2 | whoever makes way | the name goes, in one step, to a **stand-in**: as long as the object, with what stands before the rings and no more. The object goes with its last mapping. A supervisor locks the stand-in as it did the object: who looks the name up finds a dead worker that is started again, and waits |
 //!
 //! What a dead worker says of its tables stands before the rings, so it is there until a successor has the name, however many
@@ -26,7 +26,7 @@ use nix::sys::stat::Mode;
 
 use crate::arena::{Arena, OWNER_GONE};
 use crate::failpoint::around;
-use crate::layout::{SlotState, channel};
+use crate::layout::{STATE_STOPPED, SlotState, channel};
 use crate::locks::ObjectLock;
 
 use super::owned::hold_name;
@@ -37,6 +37,8 @@ use super::{Segment, SegmentError, has_magic, has_name, os, path_of, random};
 pub(crate) fn give_back(dead: &Segment, object: &File) {
     let geometry = &dead.geometry;
     let size = geometry.extent_bytes as usize;
+    // First: a client that finds no extent free any more sees that the worker is gone, not that its arena is full.
+    dead.set_state(STATE_STOPPED);
     let nobodys = Arena::new(dead.map.clone(), *geometry, OWNER_GONE).claim_free();
     let extents = nobodys.into_iter().map(|extent| (geometry.extent_data(extent), size));
     let unused = (0..geometry.channels).filter(|index| {
