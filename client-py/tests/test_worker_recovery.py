@@ -158,6 +158,46 @@ async def test_a_table_waits_for_the_next_worker(supervised: Client) -> None:
         await asyncio.sleep(0)
 
 
+class Fatal:
+    """A table, and the death of the worker into whose memory it was about to go."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.deadly = True
+
+    def __arrow_c_stream__(self, requested: object = None) -> object:
+        if self.deadly:
+            self.deadly = False
+            before = serving(self.client)
+            os.kill(before, signal.SIGKILL)
+            with molt_accel.Client(self.client.shm, socket=self.client.socket, timeout=20.0) as other:
+                until(lambda: other.call("health")["pid"] != before, "the next worker")
+        return pa.table({"a": [1, 2, 3]}).__arrow_c_stream__(requested)
+
+
+class FatalTable(Fatal):
+    """One that can be read again."""
+
+    def __len__(self) -> int:
+        return 3
+
+
+def test_a_worker_that_dies_just_before_a_table_is_placed(supervised: Client) -> None:
+    """Faults 7-11, 14: what was free in the dead worker's memory is the system's by then."""
+    answer = supervised.query("select sum(a) as s from t", tables={"t": FatalTable(supervised)}, timeout=20.0)
+    assert answer.to_pyarrow().to_pylist() == [{"s": 6}]
+    assert supervised.put("t", FatalTable(supervised), timeout=20.0).rows == 3
+    with pytest.raises(molt_accel.MoltUnavailable):  # a reader may have been read: it is not asked again
+        supervised.query("select sum(a) as s from t", tables={"t": Fatal(supervised)}, timeout=20.0)
+
+
+async def test_a_worker_that_dies_just_before_an_event_loop_places_a_table(supervised: Client) -> None:
+    """The same for event loops."""
+    answer = await supervised.aquery("select sum(a) as s from t", tables={"t": FatalTable(supervised)}, timeout=20.0)
+    assert answer.to_pyarrow().to_pylist() == [{"s": 6}]
+    assert (await supervised.aput("t", FatalTable(supervised), timeout=20.0)).rows == 3
+
+
 def test_a_table_of_a_thread_waits_for_the_next_worker(supervised: Client) -> None:
     """Faults 7-11, without an event loop."""
     rows = pa.table({"a": [1, 2, 3]})

@@ -10,7 +10,7 @@ from ._lib import NULL, Failure, ffi, lib
 from .block import Block
 from .breaker import CLOSED, Breaker
 from .deadline import Deadline, cancelled
-from .errors import MoltClosed, MoltError
+from .errors import MoltClosed, MoltError, MoltUnavailable
 from .resident import ResidentTables
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
@@ -144,8 +144,11 @@ class Client(ResidentTables):
         number = codecs.number(codec)
         ns = self._default_ns if timeout is None else request.nanoseconds(timeout)
         deadline = Deadline(ns, entry)
-        await self.aattach(number == ARROW, deadline)
-        body = codecs.encode(number, payload) if number != ARROW else self._placed(payload)
+        await self.aattach(False, deadline)
+        if number != ARROW:
+            body = codecs.encode(number, payload)
+        else:
+            body = await self._aplacing(deadline, lambda: self._placed(payload), payload)
         try:
             arguments = _build(entry, number, number, body, params, idempotent, ns, trace)
             return (await self._arun(entry, arguments, deadline)).value()
@@ -167,9 +170,7 @@ class Client(ResidentTables):
         packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
         gone = None if cancel is None else cancel.is_set
         deadline = Deadline(request.nanoseconds(QUERY_SECONDS if timeout is None else timeout), QUERY_ENTRY, gone)
-        if tables:
-            self._present(deadline)
-        blocks = self._placed_tables(tables)
+        blocks = self._placing(deadline, lambda: self._placed_tables(tables), *tables.values()) if tables else {}
         try:
             return self._run(QUERY_ENTRY, _sql(blocks, packed, deadline), gone=gone, deadline=deadline).value()
         finally:
@@ -186,7 +187,9 @@ class Client(ResidentTables):
         packed = codecs.pack({"sql": sql, "params": params or {}}, "params")
         deadline = Deadline(request.nanoseconds(QUERY_SECONDS if timeout is None else timeout), QUERY_ENTRY)
         await self.aattach(True, deadline)
-        blocks = self._placed_tables(tables)
+        blocks = {}
+        if tables:
+            blocks = await self._aplacing(deadline, lambda: self._placed_tables(tables), *tables.values())
         try:
             return (await self._arun(QUERY_ENTRY, _sql(blocks, packed, deadline), deadline)).value()
         finally:
@@ -473,14 +476,40 @@ class Client(ResidentTables):
     def block(self, size: int, timeout: float | Deadline | None = None) -> Block:
         """Shared memory to write a payload into, for `exchange`; whoever asked for it frees it. While a worker is being
         started it waits for that, as long as a call may take."""
-        return Block(self._present(self.deadline(timeout)), size)
+        return self._placing(self.deadline(timeout), lambda: Block(self._unattached(), size))
 
     def place(self, payload: Any, timeout: float | Deadline | None = None) -> Any:
         """An Arrow payload for `exchange`: bytes of an IPC stream as they are, anything else placed in the arena; None is
         no body at all, for a SQL entry without inputs."""
-        if payload is not None and not isinstance(payload, _BYTES):
-            self._present(self.deadline(timeout))
-        return self._placed(payload)
+        if payload is None or isinstance(payload, _BYTES):
+            return self._placed(payload)
+        return self._placing(self.deadline(timeout), lambda: self._placed(payload), payload)
+
+    def _placing(self, deadline: Deadline, place: Callable[[], Any], *sources: Any) -> Any:
+        """What `place` puts into the shared memory of a worker that serves: of its successor, if it goes just then."""
+        self._present(deadline)
+        while True:
+            try:
+                return place()
+            except MoltUnavailable:
+                if not self._may_place_again(deadline, sources):
+                    raise
+            self._present(deadline)
+
+    async def _aplacing(self, deadline: Deadline, place: Callable[[], Any], *sources: Any) -> Any:
+        """`_placing` for event loops."""
+        await self.aattach(True, deadline)
+        while True:
+            try:
+                return place()
+            except MoltUnavailable:
+                if not self._may_place_again(deadline, sources):
+                    raise
+            await self.aattach(True, deadline)
+
+    def _may_place_again(self, deadline: Deadline, sources: tuple[Any, ...]) -> bool:
+        """Whether there is time, and what was to be placed can be read again: a reader, which has no length, cannot."""
+        return deadline.left_ns(self._unattached()) > 0 and all(hasattr(source, "__len__") for source in sources)
 
     def _placed(self, payload: Any) -> Any:
         """`place` once a worker is there: it waits for nothing."""
@@ -492,9 +521,7 @@ class Client(ResidentTables):
 
         return place(self._unattached(), payload)
 
-    def _placed_tables(self, tables: Mapping[str, Any] | None) -> dict[str, Any]:
-        if not tables:
-            return {}
+    def _placed_tables(self, tables: Mapping[str, Any]) -> dict[str, Any]:
         from .arrow import place
 
         return {name: place(self._unattached(), table, name) for name, table in tables.items()}

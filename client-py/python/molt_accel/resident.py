@@ -106,7 +106,8 @@ class ResidentTables:
 
     if TYPE_CHECKING:
 
-        def _present(self, deadline: Deadline) -> Any: ...
+        def _placing(self, deadline: Deadline, place: Callable[[], Any], *sources: Any) -> Any: ...
+        async def _aplacing(self, deadline: Deadline, place: Callable[[], Any], *sources: Any) -> Any: ...
         def _unattached(self) -> Any: ...
         def _nanoseconds(self, timeout: float | Deadline | None) -> int: ...
         async def aattach(self, present: bool = False, timeout: float | Deadline | None = None) -> None: ...
@@ -129,8 +130,7 @@ class ResidentTables:
         """
         gone = None if cancel is None else cancel.is_set
         deadline = Deadline(self._nanoseconds(UNLIMITED if timeout is None else timeout), _PUT, gone)
-        self._present(deadline)
-        block = self._own(data, name)
+        block = self._placing(deadline, lambda: self._own(data, name), data)
         try:
             arguments = _about(_PUT, {"name": name}, deadline.timeout_ns, block)
             return TableInfo(self._run(_PUT, arguments, gone=gone, deadline=deadline).value())
@@ -140,8 +140,7 @@ class ResidentTables:
     async def aput(self, name: str, data: Any, timeout: float | None = None) -> TableInfo:
         """`put` for event loops. Cancelling the task cancels it in the worker."""
         deadline = Deadline(self._nanoseconds(UNLIMITED if timeout is None else timeout), _PUT)
-        await self.aattach(True, deadline)
-        block = self._own(data, name)
+        block = await self._aplacing(deadline, lambda: self._own(data, name), data)
         try:
             arguments = _about(_PUT, {"name": name}, deadline.timeout_ns, block)
             return TableInfo((await self._arun(_PUT, arguments, deadline)).value())
