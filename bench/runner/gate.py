@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from . import gate_processes
@@ -47,7 +48,8 @@ def toolchain() -> str:
     rustc = _run(["rustc", "--version"], "rustc").split()[1]
     libc = platform.libc_ver()
     valgrind = _run(["valgrind", "--version"], "valgrind").strip()
-    return f"rustc {rustc}, {valgrind}, {' '.join(libc)}, Python {platform.python_version()}"
+    imported = ", ".join(f"{name} {version(name)}" for name in ("cffi", "msgpack"))
+    return f"rustc {rustc}, {valgrind}, {' '.join(libc)}, Python {platform.python_version()}, {imported}"
 
 
 def count(path: str, *, slow: bool = False) -> Counted:
