@@ -66,6 +66,7 @@ def test_status_can_be_watched(client: molt_accel.SpawnedClient) -> None:
 
 
 def test_status_names_what_failed(client: molt_accel.SpawnedClient) -> None:
+    client.ping()
     with pytest.raises(molt_accel.MoltUnknownEntry):
         client.call("nothing-of-that-name", 1)
     assert re.search(r"outcomes +ok \d.*unknown_entry \d", output("molt_status"))

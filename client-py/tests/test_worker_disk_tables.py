@@ -141,7 +141,7 @@ def on_the_way(seen: list[molt_accel.LoadProgress], rows: int) -> list[molt_acce
 
 def test_a_load_tells_how_far_it_is(disk: molt_accel.SpawnedClient, tmp_path: Path) -> None:
     path = tmp_path / "big.jsonl"
-    for rows in (300_000, 1_200_000):  # where the first was read before it was asked about twice, the second is not
+    for rows in (300_000, 1_200_000, 2_400_000):  # where one was read before it was asked about twice, the next is not
         wordy(path, rows)
         seen: list[molt_accel.LoadProgress] = []
         info = disk.load("big", path, progress=seen.append)
