@@ -57,6 +57,23 @@ async def test_who_waits_for_room_is_not_passed_by_those_who_come_later(client: 
     await until_idle(done, calls)
 
 
+async def test_where_more_comes_than_can_be_answered_the_last_come_first(own: Client) -> None:
+    await own.acall("echo", 1)
+    stop(own.worker.pid)
+    try:
+        begun = time.monotonic()
+        waiting = [asyncio.create_task(own.acall("echo", number, timeout=20.0)) for number in range(600)]
+        while time.monotonic() - begun < 0.1:  # longer than the line stays a line
+            await asyncio.sleep(0.01)
+        last = asyncio.create_task(own.acall("echo", "last", timeout=20.0))
+        await asyncio.sleep(0)
+    finally:
+        os.kill(own.worker.pid, signal.SIGCONT)
+    assert await last == "last"
+    assert sum(not task.done() for task in waiting) > 100, "those who came before still wait"
+    assert await asyncio.gather(*waiting) == list(range(600))
+
+
 async def until_idle(done: list[int], calls: int) -> None:
     """Waits for the callers that were left running."""
     while min(done) < calls:

@@ -40,6 +40,8 @@ SUCCESSOR_SECONDS = 0.5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 _SLICE_SECONDS = 0.1
 """How long one look for a worker takes at most, and then the question for a channel."""
+_LINE_SECONDS = 0.05
+"""Who waits for room waits in line as long as the first in it has waited no longer."""
 _GRACE_SECONDS = 0.02
 """A look ends by itself when the time of the request that began it is over: beyond that nothing is waited for."""
 
@@ -97,7 +99,7 @@ class Channel:
         self._id = ffi.new("uint64_t *")
         self._out = ffi.new("molt_reply[]", BATCH)
         self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
-        self._no_room: deque[asyncio.Future[None]] = deque()
+        self._no_room: deque[tuple[asyncio.Future[None], float]] = deque()  # and since when it waits
         self._looking: asyncio.Task[tuple[int, MoltError | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -153,7 +155,7 @@ class Channel:
         """One try: the reply, whatever its outcome. `absent`: how long to look for a worker where nobody starts one."""
         in_turn = False  # it has waited for room, so nobody who waits has come before it
         while True:
-            if self._no_room and not in_turn:
+            if self._no_room and not in_turn and not self._is_overloaded():
                 submitted = _NO_ROOM  # what came first goes first: new requests would take all the room that answers make
             else:
                 # What was waited for before was part of the request's time.
@@ -242,9 +244,9 @@ class Channel:
         seconds = deadline.left_ns(self.client) / NANO
         future = self.loop.create_future()
         if in_turn:
-            self._no_room.appendleft(future)
+            self._no_room.appendleft((future, self._no_room[0][1] if self._no_room else self.loop.time()))
         else:
-            self._no_room.append(future)
+            self._no_room.append((future, self.loop.time()))
         self._watch(0.0)
         try:
             async with asyncio.timeout(seconds):
@@ -280,11 +282,19 @@ class Channel:
 
     def _wake(self, count: int) -> None:
         """Lets as many try again as answers made room for; waking all of them would cost their square."""
+        overloaded = self._is_overloaded()
         while count > 0 and self._no_room:
-            future = self._no_room.popleft()
+            future, _ = self._no_room.pop() if overloaded else self._no_room.popleft()
             if not future.done():
                 future.set_result(None)
                 count -= 1
+
+    def _is_overloaded(self) -> bool:
+        """Whether the first in the line has waited so long that more comes than can be answered. Then the last come first: in
+        their turn all would be late, and nobody would be answered in time."""
+        while self._no_room and self._no_room[0][0].done():
+            self._no_room.popleft()
+        return bool(self._no_room) and self.loop.time() - self._no_room[0][1] > _LINE_SECONDS
 
     def _watch(self, deadline: float) -> None:
         """Keeps one timer running while anything waits: at the next scan, or exactly at an earlier deadline."""
@@ -334,8 +344,7 @@ class Channel:
             self.loop.remove_reader(self._fd)
             if self._looking is not None:
                 self._looking.cancel()  # who waits for it finds the channel closed
-            waiting: list[asyncio.Future[Any]] = [*(future for future, _ in self._waiting.values()), *self._no_room]
-            for future in waiting:
+            for future, _ in (*self._waiting.values(), *self._no_room):
                 if not future.done():
                     future.set_exception(
                         MoltClosed(f"the client of {self.where} was closed while the request was in flight")
