@@ -114,6 +114,7 @@ def test_idempotent_work_is_done_again_by_the_next_worker(manifest: Path) -> Non
     rows = pa.table({"a": list(range(15_000))})
     with molt_accel.spawn(exports=manifest, arena="32MiB", threads=2, args=["--supervise"]) as own:
         wanted = own.call("slow", rows, "arrow", timeout=SECONDS).to_pyarrow()
+        until(lambda: in_flight(own) == 0, "that one is over")
         ended: list[Any] = []
         thread = threading.Thread(target=lambda: ended.append(own.call("slow", rows, "arrow", timeout=SECONDS)))
         thread.start()
