@@ -9,6 +9,8 @@ pub mod attention;
 pub mod block;
 #[path = "../../src/cell.rs"]
 pub mod cell;
+#[path = "../../src/checkout.rs"]
+pub mod checkout;
 #[path = "../../src/doorbell.rs"]
 pub mod doorbell;
 #[path = "../../src/failpoint.rs"]
@@ -33,8 +35,11 @@ pub mod record;
 pub mod ring;
 #[path = "../../src/slot.rs"]
 pub mod slot;
+#[path = "../../src/trace.rs"]
+pub mod trace;
 #[path = "../../src/word.rs"]
 pub mod word;
 
 pub use frame::Codec;
 pub use outcome::Outcome;
+pub use trace::TraceContext;
