@@ -47,7 +47,7 @@ impl Hold {
     /// Bytes of the text at the start, when it is a failure.
     pub fn text_len(&self) -> usize {
         match self {
-            Hold::Reply(reply) => reply.head.text_len as usize,
+            Hold::Reply(reply) => reply.head.text_len(),
             Hold::Failure(failure) => failure.message.len(),
         }
     }

@@ -9,7 +9,9 @@ from molt_accel import codecs
 from molt_accel.answer import Answer, Metrics
 from molt_accel.errors import MoltError
 
-COST = SimpleNamespace(queue_us=1, exec_us=2, allocs=3, alloc_bytes=4, copied_bytes=0, queue_depth=0, plans=0, flags=0)
+COST = SimpleNamespace(
+    queue_us=1, exec_us=2, allocs=3, alloc_bytes=4, copied_bytes=0, queue_depth=0, plans=0, flags=0, table_age=0
+)
 
 
 class Sent(NamedTuple):

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from molt_accel import MoltUnavailable, testing
+from molt_accel._fake_tables import Free
 from molt_accel.django import aoffload, offload, tracing
 
 
@@ -39,6 +40,15 @@ def test_an_offload_is_a_client_span_inside_the_views(spans: InMemorySpanExporte
     assert inner.parent is not None and inner.parent.span_id == outer.context.span_id
     assert inner.attributes is not None
     assert inner.attributes["molt.outcome"] == "ok" and inner.attributes["molt.run_us"] == 0
+    assert "molt.table_age_s" not in inner.attributes, "it was read from no table of the worker's"
+
+
+def test_its_span_says_how_old_the_tables_were(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Free, "table_age", 2_501)  # as the library says it: one more than the milliseconds
+    with testing.fake({"sum": lambda payload, params: 1}):
+        assert offload(post(), entry="sum").status_code == 200
+    (span,) = spans.get_finished_spans()
+    assert span.attributes is not None and span.attributes["molt.table_age_s"] == 2.5
 
 
 async def test_a_failure_names_its_outcome_and_no_path(spans: InMemorySpanExporter) -> None:

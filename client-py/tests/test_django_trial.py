@@ -16,7 +16,7 @@ from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from molt_accel import testing
 from molt_accel.django import aoffload, molt_offload, offload, signals, switch, timing, trial
 from molt_accel.errors import MoltBusy, MoltInvalidInput, MoltTimeout, MoltUnavailable
-from stub import StubClient
+from stub import COST, StubClient
 
 NUMBERS = {"values": [1, 2, 3]}
 
@@ -281,6 +281,14 @@ def test_server_timing_keeps_apart_what_worker_client_and_project_cost(
             'molt;desc="e";dur=15000.000, molt-copy;dur=2000.000, molt-queue;dur=0.001, molt-run;dur=0.002, '
             "molt-transport;dur=3999.997"
         )
+
+
+def test_server_timing_says_how_old_the_tables_were(stub: StubClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(COST, "table_age", 63_001)  # as the library says it: one more than the milliseconds
+    with override_settings(MOLT={"SERVER_TIMING": True}):
+        response = offload(RequestFactory().post("/", b"[1]", content_type="application/json"), entry="e")
+    assert response.headers["Server-Timing"].endswith(", molt-table-age;dur=63000")
+    assert response.molt.table_age == 63.0
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])

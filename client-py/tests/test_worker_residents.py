@@ -256,6 +256,25 @@ async def test_the_same_for_event_loops(clean: molt_accel.Client, tmp_path: Path
     assert await clean.adrop("t") is True
 
 
+def test_answers_say_how_old_the_tables_are_that_they_were_read_from(clean: molt_accel.Client) -> None:
+    began = time.monotonic()
+    clean.put("numbers", numbers(10))
+    answered = time.monotonic()
+
+    def ask() -> float:
+        with clean.query("select n from numbers") as answer:
+            assert answer.metrics.table_age is not None
+            return answer.metrics.table_age
+
+    until(lambda: ask() > 0.2, "it grows older")
+    least, age, most = time.monotonic() - answered, ask(), time.monotonic() - began
+    assert least - 0.001 <= age <= most + 0.1, (least, age, most)
+    with clean.table("numbers") as view:
+        assert view.metrics.table_age is not None and view.metrics.table_age >= age
+    with clean.query("select n from numbers", tables={"numbers": numbers(1)}) as own:
+        assert own.metrics.table_age is None, "the request's own table"
+
+
 def test_its_age_counts_on_when_a_new_worker_takes_it_over(own: molt_accel.SpawnedClient) -> None:
     own.put("rates", pa.table({"a": [1]}))
 
@@ -269,6 +288,8 @@ def test_its_age_counts_on_when_a_new_worker_takes_it_over(own: molt_accel.Spawn
         try:
             until(lambda: own.stats()["worker"]["pid"] == successor.pid, "the next worker serves")
             assert age() > before
+            with own.query("select a from rates") as answer:
+                assert answer.metrics.table_age > before
             own.put("rates", pa.table({"a": [2]}))
             assert own.tables()[0].version > 1
         finally:

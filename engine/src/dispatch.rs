@@ -239,6 +239,7 @@ impl Shared {
         let (result, foreign) = match result {
             Ok(ran) => {
                 (metrics.copied_bytes, metrics.plans) = (ran.copied_bytes, ran.plans.min(u8::MAX.into()) as u8);
+                metrics.table_age_ms = ran.tables_since.map(millis_since);
                 (Ok(ran.output), ran.taken)
             }
             Err(failure) => (Err(failure), Taken::default()),
@@ -295,6 +296,10 @@ impl Shared {
 
 fn micros(ns: u64) -> u32 {
     (ns / 1000).min(u32::MAX as u64) as u32
+}
+
+fn millis_since(since: Instant) -> u32 {
+    since.elapsed().as_millis().min(u32::MAX as u128) as u32
 }
 
 /// The answer of a request whose time was up before a thread was free.

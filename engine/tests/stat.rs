@@ -179,7 +179,8 @@ fn text_and_prometheus_say_the_same_and_an_absent_name_is_an_error() {
     let session = line("active");
     assert!(session.contains(&std::process::id().to_string()) && session.contains("1.5 MiB"), "{session}");
     assert!(session.ends_with(" s"), "its age: {session}");
-    assert!(line("held").contains("200000") && line("held").contains("a client"), "{text}");
+    let table = line("held");
+    assert!(table.contains("200000") && table.ends_with(" s  a client"), "rows, and its age: {table}");
     let (_, metrics, _) = stat(&of(&worker.shm, &["--prometheus"]));
     let label = format!("segment=\"{}\"", worker.shm);
     for line in [
@@ -188,9 +189,13 @@ fn text_and_prometheus_say_the_same_and_an_absent_name_is_an_error() {
         format!("molt_entry_calls_total{{{label},entry=\"echo\"}} 3"),
         format!("molt_leased_bytes{{{label}}} {bytes}"),
         format!("molt_tables_lost{{{label}}} 0"),
+        format!("molt_table_rows{{{label},table=\"held\"}} 200000"),
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }
+    let age = format!("molt_table_age_seconds{{{label},table=\"held\"}} ");
+    let age: f64 = metrics.lines().find_map(|line| line.strip_prefix(&age)).unwrap().parse().unwrap();
+    assert!((0.0..60.0).contains(&age), "{age}");
     let (_, all, _) = stat(&["--json"]);
     let all: Vec<Value> = serde_json::from_str(&all).unwrap();
     assert!(all.iter().any(|report| report["segment"]["name"] == worker.shm));

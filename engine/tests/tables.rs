@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Instant;
+
 use common::ask::Ask;
 use common::tables::{batches, count, listed, named, numbers, orders, pairs, placed, put, put_block, table};
 use common::{Folder, Worker, until_true};
@@ -122,6 +124,40 @@ fn a_table_changes_hands_and_is_not_copied() {
     drop(small);
     assert_eq!(neighbour.to_vec(), placed(&client, &numbers(5)).to_vec(), "untouched");
     assert_eq!(batches(&table(&client, "small"))[0].num_rows(), 3);
+}
+
+#[test]
+fn an_answer_says_how_old_the_oldest_table_is_that_it_was_read_from() {
+    let oldest =
+        json!({"name": "both", "kind": "sql", "sql": "select count(*) as n from early, late, x", "input": ["x"]});
+    let put_later = json!({"early": {"put": true}, "late": {"put": true}});
+    let manifest = json!({"abi_version": 1, "tables": put_later, "exports": [oldest]}).to_string();
+    let worker = Worker::with(&manifest, &[]);
+    let client = worker.client();
+    let asked = Instant::now();
+    put(&client, "early", &numbers(2)).ok();
+    let first = Instant::now();
+    let age = |answer: Ask| answer.accept(Codec::Arrow).call(&client).ok().head.table_age_ms();
+    let query = |sql: &str| Ask::of("molt.query").params(json!({ "sql": sql }));
+    until_true("it grows older", || table(&client, "early").head.table_age_ms() > Some(300));
+    put(&client, "late", &numbers(3)).ok();
+    let second = Instant::now();
+
+    let x = placed(&client, &numbers(1));
+    let brought = [("x", x)];
+    let both = || Ask::of("both").payload(Codec::Arrow as u8, Payload::Tables(&brought));
+    for ask in [both(), both(), query("select * from late, early"), query("select x from early")] {
+        let least = first.elapsed().as_millis();
+        let told = age(ask).expect("an age") as u128;
+        assert!((least..=asked.elapsed().as_millis()).contains(&told), "{told} ms");
+    }
+    let late = age(query("select x from late")).expect("an age") as u128;
+    assert!(late <= second.elapsed().as_millis() + 1 && late < 300, "{late} ms: the age of that one");
+    // A table of that name that the request brings hides the worker's.
+    let hides = [("early", placed(&client, &numbers(1)))];
+    let own = query("select x from early").payload(Codec::Arrow as u8, Payload::Tables(&hides));
+    assert_eq!((age(own), age(query("select 1 as one"))), (None, None));
+    assert_eq!(Ask::of("echo").body(Codec::Raw, b"x").call(&client).ok().head.table_age_ms(), None);
 }
 
 #[test]

@@ -40,7 +40,8 @@ fn succeeded(worker: &Worker, before: u32) -> u32 {
 
 /// The workers that a supervisor has at this moment.
 fn workers_of(supervisor: u32) -> Vec<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap_or_default();
+    let children =
+        std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap_or_default();
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 

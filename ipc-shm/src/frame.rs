@@ -6,6 +6,7 @@
 //! ```
 //! A frame is contiguous, begins at a multiple of 64 and is copied out of the ring before a byte of it is believed.
 
+use crate::outcome::Outcome;
 use crate::record::record;
 
 /// What a frame is, in its first word beside its length.
@@ -152,10 +153,24 @@ record! {
         alloc_bytes: u64,
         /// Bytes of tables that could not be read in place.
         copied_bytes: u64,
-        /// Bytes of text (when not ok); what follows in the frame or block are details, MsgPack.
-        text_len: u32,
+        /// Not ok: bytes of text; what follows in the frame or block are details, MsgPack. Ok: see
+        /// [`table_age_ms`](ResponseHead::table_age_ms), and 1 more; 0 where there is none.
+        text_or_age: u32,
         /// The lease's number (when leased).
         lease: u32,
+    }
+}
+
+impl ResponseHead {
+    /// Bytes of text at the body's start: none of an ok answer.
+    pub fn text_len(&self) -> usize {
+        if self.outcome == Outcome::Ok as u8 { 0 } else { self.text_or_age as usize }
+    }
+
+    /// Milliseconds since the rows were published of the oldest of the worker's own tables that the answer was read from;
+    /// none where it was read from none. At most 49 days.
+    pub fn table_age_ms(&self) -> Option<u32> {
+        if self.outcome == Outcome::Ok as u8 { self.text_or_age.checked_sub(1) } else { None }
     }
 }
 

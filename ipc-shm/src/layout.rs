@@ -32,7 +32,7 @@
 use crate::record::record;
 
 /// Changes with every change of a byte's place or meaning. Not the package's version.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// The first eight bytes of every segment.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MOLTSHM1");
 /// Two cache lines.

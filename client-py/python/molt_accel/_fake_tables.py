@@ -19,7 +19,7 @@ Query = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Any]
 class Free:
     """What a request costs that nobody worked on."""
 
-    queue_us = exec_us = allocs = alloc_bytes = copied_bytes = queue_depth = plans = flags = 0
+    queue_us = exec_us = allocs = alloc_bytes = copied_bytes = queue_depth = plans = flags = table_age = 0
 
 
 class FakeTable:

@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
         "hint: pip install ./client-py"
     ) from missing
 
-ABI = 7
+ABI = 8
 """The C ABI that this package speaks."""
 
 if lib.molt_abi_version() != ABI:

@@ -10,7 +10,17 @@ if TYPE_CHECKING:
 class Metrics:
     """What one request cost in the worker."""
 
-    __slots__ = ("alloc_bytes", "allocs", "copied_bytes", "exec_us", "plans", "queue_depth", "queue_us", "resent")
+    __slots__ = (
+        "alloc_bytes",
+        "allocs",
+        "copied_bytes",
+        "exec_us",
+        "plans",
+        "queue_depth",
+        "queue_us",
+        "resent",
+        "table_age",
+    )
 
     queue_us: int
     """Microseconds between arrival and start."""
@@ -28,6 +38,9 @@ class Metrics:
     """Plans that SQL made for this request; 0 where a kept one served, as from an entry's second request on."""
     resent: bool
     """Whether the request was sent a second time, after the first worker died."""
+    table_age: float | None
+    """Seconds since the rows were published of the oldest of the worker's own tables that the answer was read from (at most
+    49 days); None where it was read from none."""
 
     def __init__(self, c: Any) -> None:
         """From a filled `molt_reply`."""
@@ -39,6 +52,8 @@ class Metrics:
         self.queue_depth = c.queue_depth
         self.plans = c.plans
         self.resent = bool(c.flags & 1)
+        age = c.table_age
+        self.table_age = (age - 1) / 1000 if age else None
 
     def __repr__(self) -> str:
         return f"Metrics({', '.join(f'{name}={getattr(self, name)}' for name in self.__slots__)})"

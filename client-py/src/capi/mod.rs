@@ -95,5 +95,5 @@ unsafe fn name<'a>(text: *const c_char) -> Result<&'a str, Failure> {
 /// The version of this ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn molt_abi_version() -> u32 {
-    7
+    8
 }

@@ -50,6 +50,9 @@ pub struct MoltReply {
     pub queue_depth: u32,
     /// Plans that SQL made for it.
     pub plans: u32,
+    /// Milliseconds since the rows were published of the oldest of the worker's own tables that it read, and 1 more; 0: it
+    /// read none.
+    pub table_age: u32,
 }
 
 /// Writes a finished call into `reply`.
@@ -83,6 +86,7 @@ pub(super) unsafe fn fill(
         allocs: 0,
         queue_depth: 0,
         plans: 0,
+        table_age: 0,
     };
     match &hold {
         Hold::Reply(answer) => {
@@ -97,6 +101,7 @@ pub(super) unsafe fn fill(
             reply.allocs = answer.head.allocs;
             reply.queue_depth = answer.head.queue_depth as u32;
             reply.plans = answer.head.plans as u32;
+            reply.table_age = answer.head.table_age_ms().map_or(0, |age| age.saturating_add(1));
         }
         Hold::Failure(failure) => reply.outcome = failure.outcome as i32,
     }

@@ -51,11 +51,13 @@ pub struct Ran {
     pub copied_bytes: u64,
     /// Plans that SQL made.
     pub plans: u32,
+    /// Since when the oldest of the worker's own tables that it read is published; `None`: it read none.
+    pub tables_since: Option<Instant>,
 }
 
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
-        Self { output, taken: Taken::default(), copied_bytes: 0, plans: 0 }
+        Self { output, taken: Taken::default(), copied_bytes: 0, plans: 0, tables_since: None }
     }
 }
 
@@ -240,7 +242,7 @@ impl Entry {
             Code::Native(entry) => entry.run(&self.name, run),
             Code::Sql(entry) => self.run_sql(entry, run),
             Code::Query(engine) => query(engine, run),
-            Code::Tables(entry, engine) => entry.run(engine, run).map(Ran::from),
+            Code::Tables(entry, engine) => entry.run(engine, run),
         }
     }
 
@@ -258,7 +260,7 @@ impl Entry {
         };
         params.extend(given); // what the server vouches for wins over what the body says
         let answer = entry.run(tables, &params, &context)?;
-        let plans = answer.plans;
+        let (plans, tables_since) = (answer.plans, answer.since);
         tracing::debug!(plans, rows = answer.rows(), "statement run");
         let output = match run.accept {
             Codec::Arrow => Output::Table(answer.schema, answer.batches),
@@ -267,7 +269,7 @@ impl Entry {
                 Output::Bytes(codec, sql::answer::encode(&answer, format, entry.spec().output)?)
             }
         };
-        Ok(Ran { output, taken: Taken::default(), copied_bytes, plans })
+        Ok(Ran { output, taken: Taken::default(), copied_bytes, plans, tables_since })
     }
 }
 
@@ -308,6 +310,7 @@ fn query(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Ran, Failure> {
         },
     };
     let answer = engine.query(&statement, tables, &values, &context)?;
-    let plans = answer.plans;
-    Ok(Ran { output: Output::Table(answer.schema, answer.batches), taken: Taken::default(), copied_bytes, plans })
+    let (plans, tables_since) = (answer.plans, answer.since);
+    let output = Output::Table(answer.schema, answer.batches);
+    Ok(Ran { output, taken: Taken::default(), copied_bytes, plans, tables_since })
 }

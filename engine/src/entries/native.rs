@@ -173,10 +173,8 @@ impl NativeEntry {
         let outcome = unsafe { (self.def.call)(&raw const request, &raw mut reply) };
         match (outcome, sink.failure) {
             (abi::OUTCOME_OK, None) => Ok(Ran {
-                output: Output::Bytes(run.accept, sink.answer),
                 taken: Taken { allocs: reply.allocs, bytes: reply.alloc_bytes },
-                copied_bytes: 0,
-                plans: 0,
+                ..Ran::from(Output::Bytes(run.accept, sink.answer))
             }),
             (_, Some(failure)) => Err(failure),
             (other, None) => {

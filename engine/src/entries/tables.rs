@@ -14,7 +14,7 @@ use crate::body;
 use crate::failure::Failure;
 use crate::sql::{LoadError, Loading, RunContext, SqlEngine, Stopped, TableData, Version, read_file};
 
-use super::{Output, Run};
+use super::{Output, Ran, Run};
 
 /// The longest name of a table, bytes.
 const NAME_MOST: usize = 200;
@@ -69,7 +69,7 @@ impl TableEntry {
     }
 
     /// Runs it.
-    pub fn run(self, engine: &SqlEngine, run: &mut Run<'_>) -> Result<Output, Failure> {
+    pub fn run(self, engine: &SqlEngine, run: &mut Run<'_>) -> Result<Ran, Failure> {
         let changing = self.changes_tables().then(|| engine.catalog().changing());
         if let Some(None) = changing {
             // Nothing was done yet, so the client library asks the successor instead.
@@ -78,9 +78,9 @@ impl TableEntry {
                 "a successor of this worker has its tables; nothing was changed",
             ));
         }
-        match self {
+        let output = match self {
             Self::Put => put(engine, run),
-            Self::Table => table(engine, run),
+            Self::Table => return table(engine, run),
             Self::Tables => packed(&engine.catalog().list()),
             Self::Drop => packed(&engine.catalog().drop_table(&name_of(run)?)),
             Self::Load => load(engine, run),
@@ -92,7 +92,8 @@ impl TableEntry {
                     Err(Failure::new(Outcome::Busy, text))
                 }
             },
-        }
+        };
+        output.map(Ran::from)
     }
 }
 
@@ -162,10 +163,12 @@ fn publish(
     Ok(engine.catalog().put(name, data, Some(resident), source))
 }
 
-fn table(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Output, Failure> {
+fn table(engine: &SqlEngine, run: &mut Run<'_>) -> Result<Ran, Failure> {
     let name = name_of(run)?;
     match engine.catalog().version(&name) {
-        Some(Version { resident: Some(resident), .. }) => Ok(Output::Resident(resident)),
+        Some(Version { resident: Some(resident), since, .. }) => {
+            Ok(Ran { tables_since: Some(since), ..Output::Resident(resident).into() })
+        }
         Some(_) => {
             let text = format!(
                 "table \"{name}\" stays on disk and has no bytes in shared memory; hint: query it, or client.load() it as \

@@ -104,9 +104,15 @@ impl Catalog {
         self.tables.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The table of that name.
+    /// The rows of the table of that name, and since when they are published.
+    pub fn read(&self, name: &str) -> Option<(Arc<TableData>, Instant)> {
+        self.tables().get(name).map(|version| (Arc::clone(&version.data), version.since))
+    }
+
+    /// Its rows alone.
+    #[cfg(test)]
     pub fn get(&self, name: &str) -> Option<Arc<TableData>> {
-        self.tables().get(name).map(|version| Arc::clone(&version.data))
+        self.read(name).map(|(data, _)| data)
     }
 
     /// The same with what belongs to it.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -73,6 +74,8 @@ pub struct SqlAnswer {
     pub batches: Vec<RecordBatch>,
     /// Plans that were made for this request: 0 where a kept one served.
     pub plans: u32,
+    /// Since when the oldest of the worker's own tables that it was read from is published; `None`: it was read from none.
+    pub since: Option<Instant>,
 }
 
 impl SqlAnswer {
@@ -208,7 +211,7 @@ impl SqlEngine {
                 return Err(invalid(format!("table \"{}\" is given twice", table.name)));
             }
         }
-        shared.add_own(&checked, &mut given);
+        let since = shared.add_own(&checked, &mut given);
         let in_time = || context.stopped().map_or(Ok(()), |stopped| Err(stop_failure(WHO, stopped)));
         in_time()?;
 
@@ -229,18 +232,22 @@ impl SqlEngine {
         let answer = shared.run(&copy, &prepared.task, context, shared.limits.answer);
         copy.halt();
         let answer = answer.map_err(|error| run_failure(&statement, error))?;
-        Ok(SqlAnswer { plans: 1, ..answer })
+        Ok(SqlAnswer { plans: 1, since, ..answer })
     }
 }
 
 impl Shared {
-    /// Adds the worker's own tables that the statement names and the request does not bring.
-    pub(super) fn add_own(&self, checked: &Checked, tables: &mut Tables) {
+    /// Adds the worker's own tables that the statement names and the request does not bring. Since when the oldest of them is
+    /// published, if there is one.
+    pub(super) fn add_own(&self, checked: &Checked, tables: &mut Tables) -> Option<Instant> {
+        let mut oldest = None;
         for name in &checked.tables {
-            if let (false, Some(data)) = (tables.contains_key(name), self.catalog.get(name)) {
+            if let (false, Some((data, since))) = (tables.contains_key(name), self.catalog.read(name)) {
                 tables.insert(name.clone(), data);
+                oldest = Some(oldest.map_or(since, |oldest: Instant| oldest.min(since)));
             }
         }
+        oldest
     }
 
     pub(super) fn facts(&self, tables: &Tables, exact: bool) -> BTreeMap<String, TableFacts> {
@@ -259,7 +266,7 @@ impl Shared {
         AnswerLimits { rows: rows.unwrap_or(limits.rows).min(limits.rows), ..limits }
     }
 
-    /// Runs an armed plan; the answer counts no plans yet.
+    /// Runs an armed plan; the answer says neither plans nor age yet.
     pub(super) fn run(
         &self,
         copy: &PlanCopy,
@@ -269,7 +276,7 @@ impl Shared {
     ) -> Result<SqlAnswer, RunError> {
         let schema = copy.plan.schema();
         let batches = collect(self.runtime.handle(), Arc::clone(&copy.plan), Arc::clone(task), context, limits)?;
-        Ok(SqlAnswer { schema, batches, plans: 0 })
+        Ok(SqlAnswer { schema, batches, plans: 0, since: None })
     }
 }
 

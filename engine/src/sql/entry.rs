@@ -125,7 +125,7 @@ impl SqlEntry {
         let inferred: Vec<String> =
             inputs.iter().filter(|table| table.inferred).map(|table| table.name.clone()).collect();
         let mut tables = self.inputs(inputs).map_err(invalid)?;
-        shared.add_own(&self.checked, &mut tables);
+        let since = shared.add_own(&self.checked, &mut tables);
         if let Some(name) = self.checked.tables.iter().find(|name| !tables.contains_key(*name)) {
             let who = &self.who;
             let text = format!(
@@ -171,7 +171,7 @@ impl SqlEntry {
             Ok(answer) => {
                 form.give_back(copy, values);
                 inferred.iter().for_each(|name| self.seen.keep(name, &tables[name].schema));
-                Ok(SqlAnswer { plans, ..answer })
+                Ok(SqlAnswer { plans, since, ..answer })
             }
             Err(error) => {
                 copy.halt();

@@ -148,7 +148,7 @@ impl Answer {
             return Self { outcome, message: String::new(), details: None, head, reply: Some(reply), resent: false };
         }
         let bytes = reply.to_vec();
-        let (text, details) = bytes.split_at(head.text_len as usize);
+        let (text, details) = bytes.split_at(head.text_len());
         let details = (!details.is_empty()).then(|| rmp_serde::from_slice(details).unwrap());
         let message = String::from_utf8(text.to_vec()).unwrap();
         Self { outcome, message, details, head, reply: Some(reply), resent: false }

@@ -187,7 +187,7 @@ impl Hostile {
             outcome: flags >> 3 & 15,
             codec: input.u8(),
             status: 0,
-            text_len: input.near(rest.len() as u64) as u32,
+            text_or_age: input.near(rest.len() as u64) as u32,
             lease: input.near(0) as u32,
             ..ResponseHead::default()
         };

@@ -190,7 +190,7 @@ impl Reply {
     /// The same as a failure, for a reply that is one.
     pub fn into_failure(self) -> Failure {
         let mut text = self.to_vec();
-        text.truncate(self.head.text_len as usize);
+        text.truncate(self.head.text_len());
         let message = String::from_utf8_lossy(&text).into_owned();
         Failure { outcome: self.outcome, message, submitted: true, idempotent: false }
     }

@@ -242,7 +242,10 @@ fn head_of(request: &Inflight, answer: &Answer, len: usize) -> ResponseHead {
         allocs: answer.metrics.allocs,
         alloc_bytes: answer.metrics.alloc_bytes,
         copied_bytes: answer.metrics.copied_bytes,
-        text_len: answer.text_len,
+        text_or_age: match answer.outcome {
+            Outcome::Ok => answer.metrics.table_age_ms.map_or(0, |age| age.saturating_add(1)),
+            _ => answer.text_len,
+        },
         lease: 0,
     }
 }

@@ -79,6 +79,8 @@ pub struct Metrics {
     pub copied_bytes: u64,
     /// Plans that SQL made for it, at most 255.
     pub plans: u8,
+    /// Milliseconds since the rows were published of the oldest of the worker's own tables that it read; `None`: it read none.
+    pub table_age_ms: Option<u32>,
 }
 
 /// Bytes of an answer that lie in the arena.

@@ -260,16 +260,17 @@ fn text(report: &Report) -> String {
         );
     }
     if !report.tables.is_empty() {
-        let _ = writeln!(out, "\ntable                         version         rows        bytes  from");
+        let _ = writeln!(out, "\ntable                         version         rows        bytes        age  from");
     }
     for table in &report.tables {
         let from = match (&table.lost, &table.source) {
-            (Some(why), _) => format!("LOST {:.0} s ago: {why}", table.age_s),
+            (Some(why), _) => format!("LOST: {why}"),
             (None, Some(source)) => format!("{}{source}", if table.resident { "" } else { "on disk: " }),
             (None, None) => "a client".into(),
         };
         let (name, from) = (plain(&table.name), plain(&from));
-        let _ = writeln!(out, "{name:<28} {:>8} {:>12} {:>12}  {from}", table.version, table.rows, mib(table.bytes));
+        let (bytes, age) = (mib(table.bytes), format!("{:.0} s", table.age_s));
+        let _ = writeln!(out, "{name:<28} {:>8} {:>12} {bytes:>12} {age:>10}  {from}", table.version, table.rows);
     }
     out
 }
@@ -298,6 +299,11 @@ fn prometheus(report: &Report) -> String {
     let _ = writeln!(out, "molt_oldest_lease_seconds{{segment=\"{name}\"}} {oldest:e}");
     let lost = report.tables.iter().filter(|table| table.lost.is_some()).count();
     let _ = writeln!(out, "molt_tables_lost{{segment=\"{name}\"}} {lost}");
+    for table in report.tables.iter().filter(|table| table.lost.is_none()) {
+        let label = format!("segment=\"{name}\",table=\"{}\"", label(&table.name));
+        let _ = writeln!(out, "molt_table_rows{{{label}}} {}", table.rows);
+        let _ = writeln!(out, "molt_table_age_seconds{{{label}}} {:e}", table.age_s);
+    }
     for (total, count) in &report.totals {
         let _ = writeln!(out, "molt_total{{segment=\"{name}\",what=\"{total}\"}} {count}");
     }

@@ -4,7 +4,8 @@
 milliseconds, all in all; until the body lay where the worker reads it, its way from the HTTP client included; waiting
 for a thread; running; the way there and back. What is left is the project's own: `params=`, `payload=`, `response=`. A
 request that failed has `molt-failed;desc="busy"` in place of the worker's times, one that was not offloaded says why:
-`molt-own;desc="unavailable"`. A worker that serves another manifest than the settings name adds
+`molt-own;desc="unavailable"`. An answer from tables that the worker holds says how old the oldest of them is:
+`molt-table-age;dur=63000`. A worker that serves another manifest than the settings name adds
 `molt-skew;desc="other manifest"`.
 """
 
@@ -51,6 +52,8 @@ def offloaded(response: HttpResponseBase, entry: str, clock: Clock, metrics: Met
     transport = max(0.0, clock.exchanging * 1000 - queue - run)
     parts = f"molt-queue;dur={queue:.3f}, molt-run;dur={run:.3f}, molt-transport;dur={transport:.3f}"
     _add(response, f"{_whole(entry, clock)}, {parts}")
+    if metrics.table_age is not None:
+        _add(response, f"molt-table-age;dur={metrics.table_age * 1000:.0f}")
     if skew.known():
         _add(response, 'molt-skew;desc="other manifest"')
 

@@ -35,8 +35,10 @@ class Traced:
 
     def answered(self, metrics: Any) -> None:
         """What the request cost in the worker."""
+        of_tables = {} if metrics.table_age is None else {"molt.table_age_s": metrics.table_age}
         self.span.set_attributes(
             {
+                **of_tables,
                 "molt.outcome": "ok",
                 "molt.queue_us": metrics.queue_us,
                 "molt.run_us": metrics.exec_us,

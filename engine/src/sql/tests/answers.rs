@@ -26,7 +26,7 @@ fn answer(columns: Vec<(&str, ArrayRef)>) -> SqlAnswer {
     let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).unwrap();
     // Two slices of it: rows must not depend on where a batch begins.
     let batches = vec![batch.slice(0, 1), batch.slice(1, batch.num_rows() - 1)];
-    SqlAnswer { schema, batches, plans: 0 }
+    SqlAnswer { schema, batches, plans: 0, since: None }
 }
 
 fn every_type() -> SqlAnswer {
@@ -139,7 +139,7 @@ fn columns_go_through_all_batches_and_name_the_row_that_has_no_form() {
     };
     let (one, two) = (values(vec![1.0, 2.0]), values(vec![3.0]));
     let schema = one.schema();
-    let answer = |batches| SqlAnswer { schema: Arc::clone(&schema), batches, plans: 0 };
+    let answer = |batches| SqlAnswer { schema: Arc::clone(&schema), batches, plans: 0, since: None };
     let json = |batches| encode(&answer(batches), RowFormat::Json, Shape::Columns);
     assert_eq!(json(vec![one.clone(), two]).unwrap(), br#"{"x":[1.0,2.0,3.0]}"#);
     assert_eq!(json(vec![]).unwrap(), br#"{"x":[]}"#);

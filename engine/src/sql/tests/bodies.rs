@@ -20,7 +20,7 @@ fn table(schema: Option<&SchemaRef>, body: &Value) -> Result<(SchemaRef, Value),
             assert_eq!(json.tables[0].batches, msgpack.tables[0].batches);
             assert_eq!(json.params, msgpack.params);
             let InputTable { schema, batches, .. } = json.tables.remove(0);
-            let answer = SqlAnswer { schema: Arc::clone(&schema), batches, plans: 0 };
+            let answer = SqlAnswer { schema: Arc::clone(&schema), batches, plans: 0, since: None };
             Ok((schema, serde_json::from_slice(&to_json(&answer).unwrap()).unwrap()))
         }
         (Err(json), Err(msgpack)) => {
