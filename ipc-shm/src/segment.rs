@@ -230,9 +230,19 @@ impl Segment {
     /// a name, the worker of this very segment.
     pub fn is_supervised(&self) -> bool {
         let held = |object: &File| ObjectLock::Supervisor.is_held(object);
-        self.object
-            .as_ref()
-            .map_or_else(|| open_object(&self.name).is_ok_and(|object| held(&object)), |object| held(object))
+        if let Some(object) = &self.object {
+            return held(object);
+        }
+        loop {
+            let Ok(object) = open_object(&self.name) else { return false };
+            if held(&object) {
+                return true;
+            }
+            // Where the name went on to a stand-in in between, its supervisor let go of this one after that.
+            if has_name(&object, &self.name) {
+                return false;
+            }
+        }
     }
 
     /// The socket's path.
