@@ -40,10 +40,10 @@ QUEUE = 4096
 class Plan:
     """How much is measured; times in seconds, each per point."""
 
-    in_flight: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-    clients: tuple[int, ...] = (1, 2, 4, 8, 16, 64, 256)
-    seconds: float = 2.0
-    rounds: int = 3
+    in_flight: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 256, 1024)
+    clients: tuple[int, ...] = (1, 2, 4, 16, 64, 256)
+    seconds: float = 1.0
+    rounds: int = 5
 
 
 QUICK = Plan((1, 8, 64, 1024), (1, 4, 16), 0.6, 1)

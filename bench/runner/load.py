@@ -35,11 +35,11 @@ PERCENTILES = {"p50_ms": 50.0, "p99_ms": 99.0, "p999_ms": 99.9, "p9999_ms": 99.9
 class Plan:
     """How much is measured; times in seconds, each per load."""
 
-    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.1)
+    shares: tuple[float, ...] = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1)
     """Of the fastest side's capacity."""
-    users: tuple[int, ...] = (1, 4, 16, 64, 256)
-    seconds: float = 4.0
-    requests: int = 1_000
+    users: tuple[int, ...] = (1, 8, 64, 256)
+    seconds: float = 3.0
+    requests: int = 500
     """Of each rate at least, so that they carry a p99; in three times the seconds at most."""
     names: tuple[str, ...] = ()
     """Only these peers; none: all."""

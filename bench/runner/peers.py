@@ -38,7 +38,7 @@ class Plan:
     search_seconds: float = 1.5
     arrival_share: float = 0.6
     """Of what the slowest side can answer."""
-    arrivals: int = 1_000
+    arrivals: int = 500
     """Requests that arrive at least, so that they carry a p99."""
     names: tuple[str, ...] = ()
     """Only these peers; none: all."""
