@@ -80,6 +80,14 @@ def knobs(default: Settings):
     return add
 
 
+PART_NAMES = click.Choice([part.name.replace("_", "-") for part in parts.ALL])
+
+
+def field_of(part: str) -> str:
+    """The part's field in the settings, by its name on the command line."""
+    return part.replace("-", "_")
+
+
 def told(settings: Settings, servers, report_lines, curve, **chosen) -> Settings:
     """The settings with what the command line says."""
     said = {name: value for name, value in chosen.items() if value is not None}
@@ -102,9 +110,11 @@ def demo(results, **chosen) -> None:
 @cli.command()
 @knobs(RUN)
 @click.option("--quick", is_flag=True, help="Everything in short, within five minutes.")
-def run(results, quick, **chosen) -> None:
+@click.option("--without", multiple=True, type=PART_NAMES, help="Leaves that part out; may be repeated.")
+def run(results, quick, without, **chosen) -> None:
     """The long run: everything that is measured, each target judged, and one page with all charts."""
-    carry_out(told(QUICK if quick else RUN, **chosen), results, everything=True)
+    settings = told(QUICK if quick else RUN, **chosen)
+    carry_out(replace(settings, **dict.fromkeys(map(field_of, without))), results, everything=True)
 
 
 def scales(command):

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from bench import __main__ as main
 from bench.runner import measure, parts, progress
 from bench.runner.plans import DEMO, QUICK, RUN
 from bench.runner.progress import RunProgress
@@ -62,3 +63,13 @@ def test_the_long_run_measures_every_part_of_the_results() -> None:
 def test_the_long_run_has_five_rounds_of_everything() -> None:
     assert min(RUN.rounds, RUN.curve_rounds, RUN.report_rounds, RUN.peers.rounds, RUN.peers.without.rounds) >= 5
     assert SCALES[RUN.questions].rounds >= 5 and RUN.micro.rounds >= 5 and RUN.in_flight.rounds >= 5
+
+
+def test_parts_are_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(main, "carry_out", lambda settings, *_, **__: asked.append(settings))
+    main.cli(["run", "--without", "in-flight", "--without", "peers"], standalone_mode=False)
+    (settings,) = asked
+    left_out = {"in_flight", "peers", "ablation"}
+    assert {part.name for part, _ in measure.planned(settings)} == {part.name for part in parts.ALL} - left_out
+    assert settings.rounds == RUN.rounds
