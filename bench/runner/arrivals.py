@@ -9,6 +9,8 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import molt_accel
@@ -16,8 +18,13 @@ from molt_accel import codecs
 
 from . import percentile
 
+Ask = Callable[[float], Awaitable[None]]
+"""Sends the request that was due at that moment, and waits for what becomes of it."""
+
 ENTRY = "order_summary"
 IN_FLIGHT = 32
+MARGIN = 0.1
+"""Of the time that is left."""
 FIGURES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
@@ -28,6 +35,8 @@ class Seen:
         self.counts = dict.fromkeys(("in_time", "late", "busy", "timeout", "gave_up", "other"), 0)
         self.accepted: list[float] = []
         self.records: list[tuple[float, float, str]] = []
+        self.behind: list[float] = []
+        """How late the generator itself was, in seconds."""
 
     def add(self, what: str, took: float, due: float, said: str = "") -> None:
         """One request, its time in seconds, when it was due, and what the library said."""
@@ -40,18 +49,26 @@ class Seen:
         """Counts, and of those that were accepted the longest and the percentiles that they carry, in milliseconds."""
         ordered = sorted(took * 1000 for took in self.accepted)
         at = {name: percentile.at(ordered, share) for name, share in FIGURES.items()}
-        return {"sent": sum(self.counts.values()), **self.counts, **at, "max_ms": ordered[-1] if ordered else None}
+        behind = sorted(self.behind)
+        return {
+            "sent": sum(self.counts.values()),
+            **self.counts,
+            **at,
+            "max_ms": ordered[-1] if ordered else None,
+            "behind_p99_ms": behind[int(len(behind) * 0.99)] * 1000 if behind else 0.0,
+        }
 
 
 async def ask(client: molt_accel.Client, body: bytes, due: float, deadline: float, seen: Seen) -> None:
-    """One request, which has until `deadline` seconds after it was due."""
+    """One request, which has until `deadline` seconds after it was due. It asks for a little less than what is left of
+    them: that its time is over it is told when the event loop comes by."""
     left = due + deadline - time.monotonic()
     if left <= 0:
         seen.add("timeout", time.monotonic() - due, due)  # its time was over before it could be sent
         return
     said = ""
     try:
-        await client.aexchange(ENTRY, body, codecs.JSON, codecs.JSON, timeout=left)
+        await client.aexchange(ENTRY, body, codecs.JSON, codecs.JSON, timeout=left * (1 - MARGIN))
         took = time.monotonic() - due
         what = "in_time" if took <= deadline else "late"
     except molt_accel.MoltBusy:
@@ -63,9 +80,10 @@ async def ask(client: molt_accel.Client, body: bytes, due: float, deadline: floa
     seen.add(what, time.monotonic() - due, due, said)
 
 
-async def open_loop(client: molt_accel.Client, body: bytes, rate: float, seconds: float, deadline: float) -> Seen:
-    """Sends `rate` requests a second."""
-    seen, asked = Seen(), set()
+async def open_loop(ask: Ask, rate: float, seconds: float) -> list[float]:
+    """Sends `rate` requests a second; how late each was begun, in seconds."""
+    asked: set[asyncio.Task[None]] = set()
+    behind = []
     began = time.monotonic() + 0.05
     for number in range(max(1, int(rate * seconds))):
         due = began + number / rate
@@ -73,23 +91,23 @@ async def open_loop(client: molt_accel.Client, body: bytes, rate: float, seconds
             await asyncio.sleep(early)
         elif number % 16 == 0:
             await asyncio.sleep(0)  # behind: whoever has an answer gets a turn all the same
-        task = asyncio.create_task(ask(client, body, due, deadline, seen))
+        behind.append(max(0.0, time.monotonic() - due))
+        task = asyncio.create_task(ask(due))
         asked.add(task)
         task.add_done_callback(asked.discard)
     await asyncio.gather(*asked)
-    return seen
+    return behind
 
 
-async def closed_loop(client: molt_accel.Client, body: bytes, seconds: float, deadline: float) -> Seen:
+async def closed_loop(ask: Ask, users: int, seconds: float) -> None:
     """Sends as many as are answered."""
-    seen, end = Seen(), time.monotonic() + seconds
+    end = time.monotonic() + seconds
 
     async def user() -> None:
         while (now := time.monotonic()) < end:
-            await ask(client, body, now, deadline, seen)
+            await ask(now)
 
-    await asyncio.gather(*(user() for _ in range(IN_FLIGHT)))
-    return seen
+    await asyncio.gather(*(user() for _ in range(users)))
 
 
 async def main(shm: str, body: bytes, rate: float, seconds: float, deadline: float, records: Path | None) -> None:
@@ -97,8 +115,12 @@ async def main(shm: str, body: bytes, rate: float, seconds: float, deadline: flo
     async with molt_accel.Client(shm) as client:
         for _ in range(20):
             await client.aexchange(ENTRY, body, codecs.JSON, codecs.JSON, timeout=30.0)
-        run = open_loop(client, body, rate, seconds, deadline) if rate else closed_loop(client, body, seconds, deadline)
-        seen = await run
+        seen = Seen()
+        one = partial(ask, client, body, deadline=deadline, seen=seen)
+        if rate:
+            seen.behind = await open_loop(one, rate, seconds)
+        else:
+            await closed_loop(one, IN_FLIGHT, seconds)
         if records is not None:
             to_wall = time.time() - time.monotonic()  # the runner's marks are by the wall clock, as k6's are
             told = [(round(due + to_wall, 6), round(took * 1000, 3), said) for due, took, said in seen.records]

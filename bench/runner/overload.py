@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import child, data, k6, manifest, percentile, servers, turns, worker
+from . import child, data, manifest, percentile, servers, turns, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import ROOT
@@ -25,10 +25,6 @@ CLIENT, ASGI, WSGI = "client", "ASGI", "WSGI"
 PATHS = {ASGI: "/aoffload/", WSGI: "/offload/"}
 COMMANDS = {ASGI: "granian-asgi", WSGI: "gunicorn"}
 JUDGED = (CLIENT, ASGI)
-USERS = 16
-"""In flight when Django's capacity is measured."""
-MOST_IN_FLIGHT = 600
-"""In k6, each with a copy of the body and a JavaScript machine of its own."""
 OUTCOMES = ("in_time", "late", "busy", "timeout", "gave_up", "other")
 
 
@@ -64,13 +60,13 @@ class Step:
     timeout: int
     gave_up: int
     other: int
-    dropped: int
-    """Requests that the generator had nobody left to send."""
     p50_ms: float | None
     p99_ms: float | None
     p999_ms: float | None
     """Of those accepted; None where they are too few to carry it."""
     max_ms: float | None
+    behind_p99_ms: float
+    """How late the generator itself sent them."""
 
     @property
     def answered(self) -> float:
@@ -124,55 +120,29 @@ class Place:
 
     def capacity(self) -> float:
         """Answers a second of a closed loop."""
-        return self._seen(0.0, self.plan.capacity_seconds, USERS)["in_time"] / self.plan.capacity_seconds
+        return self._seen(0.0, self.plan.capacity_seconds)["in_time"] / self.plan.capacity_seconds
 
     def step(self, share: float, capacity: float) -> Step:
         """Requests arrive at that share of what can be answered."""
         rate, seconds = max(1.0, share * capacity), self.plan.seconds
-        # A client waits twice as long as the deadline, then it hangs up.
-        users = min(MOST_IN_FLIGHT, int(rate * 2 * self.plan.deadline) + 50)
-        return Step(self.name, share, rate, seconds, **self._seen(rate, seconds, users))
+        return Step(self.name, share, rate, seconds, **self._seen(rate, seconds))
 
-    def _seen(self, rate: float, seconds: float, users: int) -> dict:
+    def _seen(self, rate: float, seconds: float) -> dict:
         """What became of the requests of one load; a rate of 0 is a closed loop."""
+        numbers = [f"{number}" for number in (rate, seconds, self.plan.deadline)]
         if self.server is None:
-            return {"dropped": 0, **self._arrivals(rate, seconds)}
-        more = {"MOLT_PATH": PATHS[self.name], "MOLT_DEADLINE_MS": f"{self.plan.deadline * 1000:g}"}
-        load = k6.Load("open/overload", self.server.url, self.body, servers.TOKEN, seconds, users, rate or None, more)
-        summary, _ = k6.raw(self.owned, load, self.logs / "k6-overload.log", self.logs / "k6-overload.json")
-        return _counted(summary["metrics"])
-
-    def _arrivals(self, rate: float, seconds: float) -> dict:
-        arguments = [str(number) for number in (rate, seconds, self.plan.deadline)]
-        command: child.Command = [
-            sys.executable, "-m", "bench.runner.arrivals", self.engine.shm, self.body, *arguments
-        ]  # fmt: skip
-        log = self.logs / f"arrivals-{rate:.0f}.log"
+            arguments = ["bench.runner.arrivals", self.engine.shm, self.body, *numbers]
+        else:
+            url = f"{self.server.url}{PATHS[self.name]}"
+            arguments = ["bench.runner.web_arrivals", url, servers.TOKEN, self.body, *numbers]
+        command: child.Command = [sys.executable, "-m", *arguments]
+        log = self.logs / f"arrivals-{self.name}-{rate:.0f}.log"
         running = child.start(self.owned, "the open loop", command, log, cwd=ROOT)
         status = running.wait(seconds + 60)
         self.owned.end(running)
         if status:
             raise BenchError(f"{running} failed. Its last lines:\n{running.tail()}")
         return json.loads(running.tail(1))
-
-
-def _counted(metrics: dict) -> dict:
-    """What k6's custom metrics say; a counter that was never used is not there."""
-
-    def count(name: str) -> int:
-        return int(metrics[name]["values"]["count"]) if name in metrics else 0
-
-    took = metrics.get("accepted_ms", {}).get("values", {})
-    counts = {name: count(name) for name in OUTCOMES}
-    accepted = sum(counts.values()) - counts["busy"]
-    percentiles = (("p50_ms", "p(50)", 0.5), ("p99_ms", "p(99)", 0.99), ("p999_ms", "p(99.9)", 0.999))
-    return {
-        "sent": sum(counts.values()),
-        **counts,
-        "dropped": count("dropped_iterations"),
-        **{name: took[key] if percentile.carried(accepted, share) else None for name, key, share in percentiles},
-        "max_ms": took.get("max"),
-    }
 
 
 def peaks(found: dict) -> dict[str, float]:
@@ -186,7 +156,7 @@ def peaks(found: dict) -> dict[str, float]:
 def table(found: dict) -> Table:
     """One row a rate."""
     columns = ["place", "load", "arriving/s", "in time/s", "of peak", "p50 ms", "p99 ms", "p99.9 ms", "longest ms"]
-    columns += ["busy", "late", "hung up", "other", "not sent"]
+    columns += ["busy", "late", "hung up", "other", "behind ms"]
     peak = peaks(found)
     rows = []
     for step in found["steps"]:
@@ -200,7 +170,8 @@ def table(found: dict) -> Table:
                 f"{step['answered'] / best:.0%}" if best else "–",
                 *(percentile.shown(step[key], 0) for key in ("p50_ms", "p99_ms", "p999_ms", "max_ms", "busy")),
                 f"{step['late'] + step['timeout']:,}",
-                *(f"{step[key]:,}" for key in ("gave_up", "other", "dropped")),
+                *(f"{step[key]:,}" for key in ("gave_up", "other")),
+                percentile.shown(step["behind_p99_ms"], 0),
             ]
         )
     deadline = found["plan"]["deadline"] * 1000

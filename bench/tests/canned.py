@@ -187,7 +187,7 @@ def tail() -> dict:
 
 def overload() -> dict:
     """Beyond capacity the client library and ASGI hold on."""
-    outcomes = {"late": 0, "busy": 5, "timeout": 0, "gave_up": 0, "other": 0, "dropped": 0}
+    outcomes = {"late": 0, "busy": 5, "timeout": 0, "gave_up": 0, "other": 0, "behind_p99_ms": 1.0}
     steps = [
         {
             "place": place, "share": share, "rate": 100 * share, "seconds": 10.0, "sent": 1000, "in_time": 900, **outcomes,

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,7 +16,6 @@ import molt_accel
 import pytest
 
 from bench.runner import arrivals, data, k6, overload
-from bench.runner.owned import Owned
 from bench.runner.paths import ROOT
 from bench.runner.scenarios import at_lines
 
@@ -36,11 +37,20 @@ class Stub:
         time.sleep(does)  # the whole loop stands still, as it does when it cannot keep up
 
 
+def opened(stub: Stub, rate: float, seconds: float, deadline: float) -> arrivals.Seen:
+    """What an open loop at the stub has seen."""
+    seen = arrivals.Seen()
+    one = partial(arrivals.ask, stub, b"", deadline=deadline, seen=seen)
+    seen.behind = asyncio.run(arrivals.open_loop(one, rate, seconds))
+    return seen
+
+
 def test_a_generator_that_falls_behind_counts_its_own_lag() -> None:
-    seen = asyncio.run(arrivals.open_loop(Stub(0.02), b"", 100.0, 0.5, 60.0))
+    seen = opened(Stub(0.02), 100.0, 0.5, 60.0)
     assert seen.told()["sent"] == seen.counts["in_time"] == 50
     # Fifty requests of 20 ms each were due within half a second: the last has waited for all the others.
     assert max(seen.accepted) > 0.4 and seen.told()["max_ms"] > 400
+    assert seen.told()["behind_p99_ms"] > 200, "and says how much it was"
 
 
 def test_a_percentile_is_told_where_requests_carry_it() -> None:
@@ -49,75 +59,88 @@ def test_a_percentile_is_told_where_requests_carry_it() -> None:
         seen.add("in_time", number / 1000, 0.0)
     told = seen.told()
     assert (told["p50_ms"], told["p99_ms"], told["p999_ms"], told["max_ms"]) == (500, 990, None, 999)
-    metrics = {
-        "in_time": {"values": {"count": 999}},
-        "accepted_ms": {"values": {"p(50)": 1.0, "p(99)": 2.0, "p(99.9)": 3.0, "max": 4.0}},
-    }
-    assert [overload._counted(metrics)[f"{name}_ms"] for name in ("p50", "p99", "max")] == [1.0, None, 4.0]
-    metrics["in_time"]["values"]["count"] = 10_000
-    assert [overload._counted(metrics)[f"{name}_ms"] for name in ("p99", "p999")] == [2.0, 3.0]
 
 
 def test_a_request_has_until_its_deadline_from_when_it_was_due() -> None:
     stub = Stub(0.05)
-    seen = asyncio.run(arrivals.open_loop(stub, b"", 200.0, 0.25, 1.0))
+    seen = opened(stub, 200.0, 0.25, 1.0)
     assert seen.counts["timeout"] > 0, "those that waited too long are not even sent"
     assert sum(seen.counts.values()) == 50 and len(stub.timeouts) == 50 - seen.counts["timeout"]
-    assert all(0 < timeout <= 1.0 for timeout in stub.timeouts)
+    assert all(0 < timeout <= 1.0 - arrivals.MARGIN for timeout in stub.timeouts)
 
 
 def test_every_outcome_is_counted_and_busy_is_not_accepted() -> None:
     errors = [molt_accel.MoltBusy("full"), molt_accel.MoltTimeout("late"), molt_accel.MoltUnavailable("gone"), 0.0]
-    seen = asyncio.run(arrivals.open_loop(Stub(*errors), b"", 1000.0, 0.004, 60.0))
+    seen = opened(Stub(*errors), 1000.0, 0.004, 60.0)
     assert seen.counts == {"in_time": 1, "late": 0, "busy": 1, "timeout": 1, "gave_up": 0, "other": 1}
     assert len(seen.accepted) == 3
-    closed = asyncio.run(arrivals.closed_loop(Stub(0.001), b"", 0.1, 60.0))
+    closed = arrivals.Seen()
+    one = partial(arrivals.ask, Stub(0.001), b"", deadline=60.0, seen=closed)
+    asyncio.run(arrivals.closed_loop(one, arrivals.IN_FLIGHT, 0.1))
     assert closed.counts["in_time"] == closed.told()["sent"] >= arrivals.IN_FLIGHT
 
 
-def test_k6_counts_from_when_a_request_was_due(tmp_path: Path) -> None:
-    """A server that answers one at a time, half as fast as requests come."""
+class Slow(BaseHTTPRequestHandler):
+    """Answers one request at a time, half as fast as they come, and what the path says."""
 
-    class Slow(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            time.sleep(0.05)
-            self.send_response(503 if self.path == "/busy/" else 200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    protocol_version = "HTTP/1.1"
+    timeout = 0.001
+    """Seconds for a further request of the same connection: the next one is another's."""
 
-        def log_message(self, *args) -> None:
-            pass
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(0.05)
+        self.send_response(int(self.path.strip("/")))
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
 
-    class Queue(HTTPServer):
-        request_queue_size = 128
+    def log_message(self, *args) -> None:
+        pass
 
+
+class Queue(HTTPServer):
+    request_queue_size = 128
+
+
+@pytest.fixture
+def slow_server() -> Iterator[str]:
     server = Queue(("127.0.0.1", 0), Slow)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with Owned() as owned:
-            found = {}
-            for path in ("/slow/", "/busy/"):
-                url, body = f"http://127.0.0.1:{server.server_port}", data.body(at_lines(20)[1])
-                more = {"MOLT_PATH": path, "MOLT_DEADLINE_MS": "20000"}
-                load = k6.Load("open/overload", url, body, "token", 1, 60, 40.0, more)
-                summary, _ = k6.raw(owned, load, tmp_path / "k6.log", tmp_path / "k6.json")
-                found[path] = overload._counted(summary["metrics"])
-    finally:
-        server.shutdown()
-        server.server_close()
-    slow, busy = found["/slow/"], found["/busy/"]
-    assert slow["sent"] == slow["in_time"] > 0 and slow["dropped"] == 0
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def at_the_web(url: str, rate: float, seconds: float, deadline: float) -> dict:
+    """What the generator prints."""
+    command = [sys.executable, "-m", "bench.runner.web_arrivals", url, "token", data.body(at_lines(20)[1])]
+    command += [str(number) for number in (rate, seconds, deadline)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_at_a_web_server_too_it_counts_from_when_a_request_was_due(slow_server: str) -> None:
+    slow = at_the_web(f"{slow_server}/200/", 40.0, 1.0, 20.0)
+    assert slow["sent"] == slow["in_time"] == 40
     # Each takes 50 ms, one after the other, and comes 25 ms after the one before: the n-th waits for n times 25 ms.
-    assert slow["max_ms"] > 25 * slow["sent"] - 100 and slow["p50_ms"] > 25 * slow["sent"] / 2 - 100
-    assert busy["busy"] == busy["sent"] > 0 and busy["p50_ms"] is busy["max_ms"] is None
+    assert slow["max_ms"] > 25 * 40 - 100
+
+
+def test_at_a_web_server_every_status_is_an_outcome(slow_server: str) -> None:
+    for status, outcome in ((503, "busy"), (429, "busy"), (504, "timeout"), (500, "other")):
+        found = at_the_web(f"{slow_server}/{status}/", 20.0, 0.2, 20.0)
+        assert found[outcome] == found["sent"] == 4, found
+    assert at_the_web(f"{slow_server}/200/", 40.0, 1.0, 0.2)["gave_up"] > 10, "after twice the deadline it hangs up"
+    assert at_the_web(f"{slow_server}/200/", 0.0, 0.5, 20.0)["in_time"] >= 5, "a closed loop"
 
 
 def step(place: str, share: float, in_time: int, p999: float) -> dict:
     """One rate, as a run would have told it."""
     counts = {**dict.fromkeys(OUTCOMES, 0), "in_time": in_time, "busy": 5}
     times = {"p50_ms": 1.0, "p99_ms": p999 / 2, "p999_ms": p999, "max_ms": 2 * p999}
-    rest = {"rate": 100.0 * share, "seconds": 10.0, "sent": in_time + 5, "dropped": 0, "answered": in_time / 10}
+    rest = {"rate": 100.0 * share, "seconds": 10.0, "sent": in_time + 5, "behind_p99_ms": 1.0, "answered": in_time / 10}
     return {"place": place, "share": share, **rest, **counts, **times}
 
 

@@ -1,10 +1,12 @@
 """The site that test_servers.py puts behind every server: settings, views and URLs in one module.
 
-The environment's MOLT_TEST_SHM is the worker's segment; MOLT_TEST_HALF_CLOSED turns CANCEL_ON_HANG_UP off.
+The environment's MOLT_TEST_SHM is the worker's segment; MOLT_TEST_HALF_CLOSED turns CANCEL_ON_HANG_UP off;
+MOLT_TEST_ADMISSION is the setting ADMISSION, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import os
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -21,6 +23,7 @@ MOLT = {
     "SHM": os.environ["MOLT_TEST_SHM"],
     "TIMEOUT": 20.0,
     "CANCEL_ON_HANG_UP": "MOLT_TEST_HALF_CLOSED" not in os.environ,
+    "ADMISSION": json.loads(os.environ.get("MOLT_TEST_ADMISSION", "null")),
 }
 
 

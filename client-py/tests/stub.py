@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from molt_accel import codecs
 from molt_accel.answer import Answer, Metrics
+from molt_accel.deadline import Deadline
 from molt_accel.errors import MoltError
 
 COST = SimpleNamespace(
@@ -45,18 +46,21 @@ class StubClient:
         self.answer: object = {"ok": True}
         self.session_error: MoltError | None = None
 
-    def session(self) -> object:
+    def deadline(self, timeout: float | None = None, entry: str | None = None, gone: Any = None) -> Deadline:
+        return Deadline.of(timeout, entry)
+
+    def session(self, deadline: Deadline | None = None) -> object:
         if self.session_error is not None:
             raise self.session_error
         return self
 
-    async def aattach(self, present: bool = False) -> None:
+    async def aattach(self, present: bool = False, deadline: Deadline | None = None) -> None:
         self.session()
 
-    def block(self, size: int) -> StubBlock:
+    def block(self, size: int, deadline: Deadline | None = None) -> StubBlock:
         return StubBlock(size)
 
-    def place(self, payload: Any) -> Any:
+    def place(self, payload: Any, deadline: Deadline | None = None) -> Any:
         return b"" if payload is None else payload
 
     def exchange(
@@ -65,14 +69,14 @@ class StubClient:
         payload: Any,
         codec: int,
         accept: int,
-        timeout: Any,
+        deadline: Deadline,
         params: Any,
         idempotent: Any,
         gone: Any = None,
     ) -> Answer:
         in_block = isinstance(payload, StubBlock)
         data = bytes(payload.view) if in_block else payload
-        self.sent.append(Sent(entry, data, in_block, codec, accept, timeout, params, idempotent))
+        self.sent.append(Sent(entry, data, in_block, codec, accept, deadline.seconds, params, idempotent))
         if isinstance(self.answer, MoltError):
             raise self.answer
         used = codecs.JSON if accept == codecs.ARROW else accept

@@ -190,3 +190,12 @@ def test_a_manifest_that_is_none_is_an_error(tmp_path: Path, text: str | None, s
         manifest.write_text(text)
     messages = found(SHM="/molt-tests-nobody", EXPORTS=str(manifest))
     assert says in messages["molt.E003"].msg and str(manifest) in messages["molt.E003"].msg
+
+
+def test_a_path_of_the_admission_that_no_url_has_is_a_warning(client: molt_accel.SpawnedClient) -> None:
+    def named(*paths: str) -> dict[str, Any]:
+        return found(SHM=client.shm, ADMISSION={"paths": paths})
+
+    assert named("/", "/compute/", "/comp", "/arguments/7/") == {}, "URLs with arguments may be any"
+    assert "did you mean '/compute/'?" in named("/compute/", "/conpute/")["molt.W006"].hint
+    assert "no URL begins with it" in named("/compute/more/")["molt.W006"].msg

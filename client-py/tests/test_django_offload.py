@@ -243,7 +243,7 @@ def test_the_fallback_finds_a_body_for_which_there_was_no_shared_memory(
     refused = threading.Event()
     made = iter([StubBlock(10_000)] if way == "slowly" else [])
 
-    def block(size: int) -> StubBlock:
+    def block(size: int, deadline: Any) -> StubBlock:
         if (first := next(made, None)) is not None:
             return first
         refused.set()

@@ -15,7 +15,7 @@ from molt_accel.django import client, clients, metrics, settings
 def test_defaults() -> None:
     checked = settings.check({})
     assert checked[:7] == ("/molt0", None, 5.0, 64 * 2**20, 0.0, 503, None)
-    assert checked[7:] == (True, True, None, None, None, (), {})
+    assert checked[7:] == (True, True, None, None, None, (), {}, None)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,13 @@ def test_defaults() -> None:
         ({"TABLES": {"a": {}}}, r"MOLT\['TABLES'\]\['a'\] is {}. hint: give {'queryset'"),
         ({"TABLES": {"a": {"queryset": "b.c", "refesh": 1}}}, r"\['refesh'\] is unknown. hint: did you mean 'refresh'"),
         ({"TABLES": {"a": {"queryset": "b.c", "refresh": 0}}}, r"\['a'\]\['refresh'\] is 0. hint: give seconds"),
+        ({"ADMISSION": ["/a/"]}, r"MOLT\['ADMISSION'\] is \['/a/'\]. hint: give the URLs that it is for"),
+        ({"ADMISSION": {"path": ["/a/"]}}, r"hint: give the URLs that it is for, {'paths': \['/totals/'\]}"),
+        ({"ADMISSION": {"paths": "/a/"}}, r"hint: give a list of what URLs begin with"),
+        ({"ADMISSION": {"paths": ["a/"]}}, r"hint: give a list of what URLs begin with"),
+        ({"ADMISSION": {"paths": ["/"], "inflight": 4}}, r"\['inflight'\] is unknown. hint: did you mean 'in_flight'"),
+        ({"ADMISSION": {"paths": ["/"], "in_flight": 0}}, r"hint: give in_flight as a number over 0"),
+        ({"ADMISSION": {"paths": ["/"], "wait": -1}}, r"hint: give wait in seconds"),
         ({"ERROR_RESPONSE": 5}, r"MOLT\['ERROR_RESPONSE'\] is 5"),
         ("/molt0", r"MOLT is a str. hint: make it a dict"),
     ],

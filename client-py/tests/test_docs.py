@@ -16,7 +16,7 @@ import pytest
 import yaml
 from django.core.management import get_commands
 from django.http import HttpRequest
-from django.test import Client, RequestFactory
+from django.test import Client, RequestFactory, override_settings
 from prometheus_client import REGISTRY
 
 from molt_accel import errors, testing
@@ -42,7 +42,13 @@ def _last_name(snippet: str) -> str:
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=_last_name)
 def test_every_snippet_is_a_module(snippet: str) -> None:
-    names_of(snippet)
+    with override_settings(MOLT={"ADMISSION": {"paths": ["/totals/"]}}):
+        names_of(snippet)
+
+
+def test_the_admissions_settings_are_such() -> None:
+    checked = settings.check(snippet_with('"ADMISSION"')["MOLT"]).ADMISSION
+    assert checked == settings.Admission(("/totals/",), 8, 0.15), "the page says the defaults"
 
 
 def snippet_with(text: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ The workers here are stopped, dead, or about to be started; every call ends in i
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -18,10 +19,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from django.http import HttpRequest
+from django.test import RequestFactory, override_settings
 
 import molt_accel
-from conftest import being_started, stop, stopped, until
+from conftest import being_started, settings_of, stop, stopped, until
 from molt_accel import codecs
+from molt_accel.django import aoffload, offload
 
 Client = molt_accel.SpawnedClient
 
@@ -224,6 +228,57 @@ async def test_a_wait_for_the_next_worker_is_part_of_a_twins_time(supervised: Cl
                 times = await asyncio.gather(*(atook(call(patient)) for call in TWINS.values()))
                 assert max(times) < TIMEOUT + GRACE
     assert await supervised.acall("echo", 2, timeout=20.0) == 2
+
+
+REQUESTS: dict[str, bytes] = {"no body": b"", "small": b"1", "in shared memory": b"1" * 100_000}
+
+
+def post(body: bytes, **given: Any) -> HttpRequest:
+    return RequestFactory().post("/", body, "application/octet-stream", **given)
+
+
+def test_a_views_waits_are_one(supervised: Client) -> None:
+    wanted = {"entry": "echo", "codec": "raw", "timeout": TIMEOUT}
+    with override_settings(MOLT={**settings_of(supervised), "TIMEOUT": 60.0}):
+        assert offload(post(b"1"), **wanted).content == b"1"
+        with being_started(supervised):
+            offload(post(b"1"), **{**wanted, "timeout": 0.05})  # now the client knows that the worker is dead
+            for body in REQUESTS.values():
+                start = time.monotonic()
+                assert offload(post(body), **wanted).status_code in (503, 504)
+                assert time.monotonic() - start < TIMEOUT + GRACE
+            start = time.monotonic()
+            table = offload(post(b""), entry="echo", codec="arrow", payload=ROWS, timeout=TIMEOUT)
+            assert table.status_code in (503, 504) and time.monotonic() - start < TIMEOUT + GRACE
+
+
+async def test_an_async_views_waits_are_one(supervised: Client) -> None:
+    wanted = {"entry": "echo", "codec": "raw", "timeout": TIMEOUT}
+    with override_settings(MOLT={**settings_of(supervised), "TIMEOUT": 60.0}):
+        assert (await aoffload(post(b"1"), **wanted)).content == b"1"
+        with being_started(supervised):
+            async with watched():
+                for body in REQUESTS.values():
+                    start = time.monotonic()
+                    assert (await aoffload(post(body), **wanted)).status_code in (503, 504)
+                    assert time.monotonic() - start < TIMEOUT + GRACE
+
+
+@pytest.mark.parametrize("body", REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize("announced", [True, False], ids=["of a known length", "in chunks"])
+def test_a_slow_upload_takes_nothing_of_a_calls_time(own: Client, body: bytes, announced: bool) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            time.sleep(0.2)  # whoever sends it takes that long
+            return super().read(size)
+
+    given: dict[str, Any] = {"wsgi.input": Slow(body)}
+    if not announced:
+        given |= {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    with override_settings(MOLT=settings_of(own)):
+        assert offload(post(b"1"), entry="echo", codec="raw").status_code == 200
+        answer = offload(post(body, **given), entry="echo", codec="raw", timeout=0.15)
+        assert (answer.status_code, answer.content) == (200, body)
 
 
 async def test_a_table_is_published_as_soon_as_there_is_a_worker_and_the_loop_runs_on(supervised: Client) -> None:

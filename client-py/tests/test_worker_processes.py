@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,6 +129,65 @@ def test_a_spawned_worker_leaves_nothing(killed: bool) -> None:
     assert not place.exists() and not folder.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+PARENT = """
+import json, os, signal, sys, threading
+import molt_accel
+
+clients = []
+starter = threading.Thread(target=lambda: clients.append(molt_accel.spawn(arena="16MiB", **json.loads(sys.argv[1]))))
+starter.start()
+starter.join()
+(client,) = clients
+assert client.call("echo", 1) == 1
+child = os.fork()
+if child:
+    print(json.dumps([client.worker.pid, client.stats()["worker"]["pid"], child, client.where, str(client.log)]), flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"args": ["--supervise"]}, {"memfd": True}], ids=["named", "supervised", "memfd"]
+)
+def test_a_worker_does_not_outlive_a_parent_that_is_killed(given: dict[str, Any]) -> None:
+    """It was started by a thread that has ended, which ends nothing; the parent's forked child lives on, which keeps
+    nothing."""
+    command = [sys.executable, "-c", PARENT, json.dumps(given)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
+        try:
+            assert parent.stdout is not None
+            first, serving, child, where, log = json.loads(parent.stdout.readline())
+            ended = [os.pidfd_open(pid) for pid in {first, serving}]
+            assert not _ended(ended, 0)
+            parent.kill()
+            until(lambda: _ended(ended, 1.0) == len(ended), "the worker has ended")
+            place = Path(where) if "memfd" in given else Path("/dev/shm", where.strip("/"))
+            until(lambda: not place.exists() and not Path(log).parent.exists(), "and has left nothing")
+            assert _comm(child) == "python", "all that while the child was there"
+            for process in ended:
+                os.close(process)
+        finally:
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def _ended(processes: list[int], seconds: float) -> int:
+    waiting = select.poll()
+    for process in processes:
+        waiting.register(process, select.POLLIN)
+    return len(waiting.poll(seconds * 1000))
+
+
+def _comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def test_nothing_is_left_beside_a_spawned_worker() -> None:
+    with molt_accel.spawn(arena="16MiB", threads=1, memfd=MEMFD) as client:
+        beside = client._guard
+        assert beside is not None and beside.poll() is None
+    assert beside.returncode is not None
 
 
 def test_a_supervised_worker_is_started_again() -> None:

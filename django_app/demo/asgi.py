@@ -3,7 +3,8 @@
 import os
 
 from django.core.asgi import get_asgi_application
+from molt_accel.django.asgi import admission
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo.settings")
 
-application = get_asgi_application()
+application = admission(get_asgi_application())

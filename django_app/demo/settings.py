@@ -46,6 +46,7 @@ MOLT = {
     "EXPORTS": os.environ.get("MOLT_EXPORTS", BASE.parent / "molt_exports.json"),
     "MAX_BODY": BODY_LIMIT,
     "ERROR_RESPONSE": "orders.answers.molt_error",
+    "ADMISSION": {"paths": ["/aoffload/"]},
 }
 
 LOGGING = {

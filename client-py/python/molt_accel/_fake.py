@@ -143,7 +143,12 @@ class Fake(FakeTables):
         """`Client.retries`: nothing is ever sent again."""
         return {"sent": len(self.calls), "moved": 0, "again": 0, "refused": 0}
 
-    def deadline(self, timeout: float | Deadline | None = None, entry: str | None = None) -> Deadline:
+    def deadline(
+        self,
+        timeout: float | Deadline | None = None,
+        entry: str | None = None,
+        gone: Callable[[], object] | None = None,
+    ) -> Deadline:
         """`Client.deadline`."""
         return timeout if isinstance(timeout, Deadline) else Deadline.of(timeout, entry)
 

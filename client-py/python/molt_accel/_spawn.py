@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import _guard
 from ._find_worker import find_worker
+from ._guard import STOP_SECONDS, remove_left
 from .client import Client, attach
 from .errors import MoltUnavailable
 
 READY_SECONDS = 30.0
 """How long a worker may take from start to its first session."""
-STOP_SECONDS = 5.0
-"""How long it may take to end after SIGTERM; then it is killed."""
-
 _LOG_TAIL_BYTES = 2000
 _running: set[SpawnedClient] = set()
 
@@ -36,6 +35,7 @@ class SpawnedClient(Client):
 
     _folder: str
     _owner: int
+    _guard: subprocess.Popen[bytes] | None
 
     def close(self) -> None:
         """Ends the session and the worker. In a forked child only the child's session: the worker is the parent's."""
@@ -43,8 +43,10 @@ class SpawnedClient(Client):
         if self._owner == os.getpid():
             _running.discard(self)
             _stop(self.worker)
+            if self._guard is not None:
+                _stop(self._guard)
             if self.shm is not None:
-                _remove_left(self.shm)
+                remove_left(self.shm)
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -64,7 +66,7 @@ def spawn(
     exports, arena ("auto", "64MiB" or bytes) and threads are the worker's flags; args are further flags. shm: the
     segment's name, if not a fresh one. memfd: the segment has no name, the worker's socket hands it over. timeout: as in
     `Client`. ready: seconds that the worker has to start.
-    The worker ends with the client's `close()`, at the latest with this process.
+    The worker ends with the client's `close()`, at the latest with this process, even if that is killed.
     """
     binary = find_worker()
     if memfd and shm is not None:
@@ -83,6 +85,7 @@ def spawn(
         )
     client = SpawnedClient(name, socket=socket if name is None else None, timeout=timeout)
     client.worker, client.log, client._folder, client._owner = worker, log, folder, os.getpid()
+    client._guard = _guarded(worker, folder, name)
     _running.add(client)
     try:
         _await_ready(client, ready)
@@ -90,6 +93,27 @@ def spawn(
         client.close()
         raise
     return client
+
+
+def _guarded(worker: subprocess.Popen[bytes], folder: str, name: str | None) -> subprocess.Popen[bytes] | None:
+    """The process that ends the worker if this one dies without a word; None where the system has no pidfds."""
+    processes: list[int] = []
+    try:
+        processes += [os.pidfd_open(os.getpid())]
+        processes += [os.pidfd_open(worker.pid)]
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", _guard.__file__, *map(str, processes), folder, *([name] if name else [])],
+            pass_fds=processes,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:  # an old kernel, or a sandbox that forbids it: the worker is ended by close() and at exit alone
+        return None
+    finally:
+        for process in processes:
+            os.close(process)
 
 
 def _await_ready(client: SpawnedClient, seconds: float) -> None:
@@ -126,27 +150,14 @@ def _tail(log: Path) -> str:
     return log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
 
 
-def _remove_left(name: str) -> None:
-    """Removes the segment of a worker that was killed. A live worker holds the lock of its segment, as spec/ says."""
-    path = Path("/dev/shm", name.lstrip("/"))
-    try:
-        with path.open("r+b") as segment:
-            # A record lock: it and the worker's lock (of its open file) exclude each other; a flock would not.
-            fcntl.lockf(segment, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.stat().st_ino == os.fstat(segment.fileno()).st_ino:
-                path.unlink()
-    except (FileNotFoundError, BlockingIOError, PermissionError):
-        pass
-
-
-def _stop(worker: subprocess.Popen[bytes]) -> None:
-    if worker.poll() is None:
-        worker.terminate()
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
         try:
-            worker.wait(STOP_SECONDS)
+            process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+            process.kill()
+            process.wait()
 
 
 @atexit.register

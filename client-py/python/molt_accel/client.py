@@ -309,9 +309,15 @@ class Client(ResidentTables):
         state = "closed" if self._closed else "attached" if self._session is not None else "not attached"
         return f"<molt_accel.Client {self.where} {state}>"
 
-    def deadline(self, timeout: float | Deadline | None = None, entry: str | None = None) -> Deadline:
-        """One time-out for several steps: what `session`, `block` and `place` wait for counts as `exchange`'s time."""
-        return timeout if type(timeout) is Deadline else Deadline(self._nanoseconds(timeout), entry)
+    def deadline(
+        self,
+        timeout: float | Deadline | None = None,
+        entry: str | None = None,
+        gone: Callable[[], object] | None = None,
+    ) -> Deadline:
+        """One time-out for several steps: what `session`, `block` and `place` wait for counts as `exchange`'s time. gone:
+        as in `exchange`."""
+        return timeout if type(timeout) is Deadline else Deadline(self._nanoseconds(timeout), entry, gone)
 
     def session(self, timeout: float | Deadline | None = None) -> Any:
         """The C pointer of the session, attached if it was not yet."""

@@ -63,10 +63,29 @@ class Deadline:
         """The request with what is left of its time."""
         return (*arguments[:-1], max(1, self.left_ns(session)))
 
+    def paused(self) -> Pause:
+        """`with deadline.paused():` what happens there takes none of the call's time, as an upload does."""
+        return Pause(self)
+
     def check(self) -> None:
         """Raises MoltCancelled when the caller has gone."""
         if self._gone is not None and self._gone():
             raise cancelled(self.entry)
+
+
+class Pause:
+    """Time that does not count."""
+
+    __slots__ = ("_began_ns", "_deadline")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        self._began_ns = monotonic_ns()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._deadline.began_ns += monotonic_ns() - self._began_ns
 
 
 def cancelled(entry: str | None) -> MoltCancelled:

@@ -16,6 +16,7 @@ from django.http.request import RawPostDataException
 
 from ..block import Block
 from ..client import Client
+from ..deadline import Deadline
 from ..errors import MoltError, MoltInvalidInput, MoltTooLarge
 from .streams import InPlace, in_place
 
@@ -78,8 +79,10 @@ def in_arena(request: HttpRequest) -> bool:
     return has_body(request) and not hasattr(request, "_body") and (content_length(request) or 0) > SMALL_BYTES
 
 
-def read(request: HttpRequest, client: Client, limit: int) -> Body:
-    """Reads the body. Over `limit` bytes it is MoltTooLarge: before anything is read where the length is announced."""
+def read(request: HttpRequest, client: Client, limit: int, deadline: Deadline) -> Body:
+    """Reads the body. Over `limit` bytes it is MoltTooLarge: before anything is read where the length is announced.
+
+    The wait for shared memory counts as the call's time, the upload does not: that is for the server to limit."""
     if hasattr(request, "_body"):  # somebody has read it already
         _check(len(request._body), limit)
         return Body(request._body)
@@ -90,19 +93,21 @@ def read(request: HttpRequest, client: Client, limit: int) -> Body:
         )
     length = content_length(request)
     if length is None:
-        return Body(_read_unannounced(request, limit), request)
+        with deadline.paused():
+            return Body(_read_unannounced(request, limit), request)
     _check(length, limit)
     if length <= SMALL_BYTES:
-        data = request.read(length)
-        while len(data) < length and (more := request.read(length - len(data))):
-            data += more
+        with deadline.paused():
+            data = request.read(length)
+            while len(data) < length and (more := request.read(length - len(data))):
+                data += more
         if len(data) < length:
             raise _cut(len(data), length)
         return Body(data, request)
     stream = in_place(request, length)
-    return Body(
-        _gathered(request, client, length) if stream is None else _received(request, client, length, stream), request
-    )
+    if stream is None:
+        return Body(_gathered(request, client, length, deadline), request)
+    return Body(_received(request, client, length, stream, deadline), request)
 
 
 def keep(request: HttpRequest, limit: int) -> bool:
@@ -175,15 +180,16 @@ def discard(request: HttpRequest, limit: int) -> None:
             left -= count
 
 
-def _received(request: HttpRequest, client: Client, length: int, stream: InPlace) -> Block:
+def _received(request: HttpRequest, client: Client, length: int, stream: InPlace, deadline: Deadline) -> Block:
     """The body where the worker reads it, straight from the server's stream.
 
     A slow upload gives the shared memory back, and gets it again when it is complete: a few of them would hold it all.
     """
-    block = client.block(length)
+    block = client.block(length, deadline)
     request._read_started = True  # type: ignore[attr-defined]
     try:
-        position = _fill(stream, block.view, 0, monotonic() + HOLD_SECONDS)
+        with deadline.paused():
+            position = _fill(stream, block.view, 0, monotonic() + HOLD_SECONDS)
         if position == length:
             return block
         slow = bytearray(length)
@@ -192,8 +198,9 @@ def _received(request: HttpRequest, client: Client, length: int, stream: InPlace
         block.free()
         raise
     block.free()
-    _fill(stream, memoryview(slow), position, math.inf)
-    return _placed(request, client, [slow], length)
+    with deadline.paused():
+        _fill(stream, memoryview(slow), position, math.inf)
+    return _placed(request, client, [slow], length, deadline)
 
 
 def _fill(stream: InPlace, view: memoryview, position: int, until: float) -> int:
@@ -208,21 +215,24 @@ def _fill(stream: InPlace, view: memoryview, position: int, until: float) -> int
     return position
 
 
-def _gathered(request: HttpRequest, client: Client, length: int) -> Block:
+def _gathered(request: HttpRequest, client: Client, length: int, deadline: Deadline) -> Block:
     """The body where the worker reads it, from a server that hands out bytes and waits for each of them."""
     chunks, position = [], 0
-    while position < length:
-        chunk = request.read(min(CHUNK_BYTES, length - position))
-        if not chunk:
-            raise _cut(position, length)
-        chunks.append(chunk)
-        position += len(chunk)
-    return _placed(request, client, chunks, length)
+    with deadline.paused():
+        while position < length:
+            chunk = request.read(min(CHUNK_BYTES, length - position))
+            if not chunk:
+                raise _cut(position, length)
+            chunks.append(chunk)
+            position += len(chunk)
+    return _placed(request, client, chunks, length, deadline)
 
 
-def _placed(request: HttpRequest, client: Client, chunks: Sequence[bytes | bytearray], length: int) -> Block:
+def _placed(
+    request: HttpRequest, client: Client, chunks: Sequence[bytes | bytearray], length: int, deadline: Deadline
+) -> Block:
     try:
-        block = client.block(length)
+        block = client.block(length, deadline)
     except MoltError:
         _give_back(request, b"".join(chunks))  # it has been read, and the view's own code may run after all
         raise

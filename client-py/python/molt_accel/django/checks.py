@@ -11,6 +11,7 @@
 | molt.W003 | warning | too little room in /dev/shm for a worker that has yet to start, or for its `MOLT["ARENA"]` |
 | molt.W004 | warning | a worker that serves another manifest than `MOLT["EXPORTS"]` |
 | molt.W005 | warning | a decorator whose entry the manifest has and the running worker not yet |
+| molt.W006 | warning | a path of `MOLT["ADMISSION"]` with which no URL of the project begins |
 
 What concerns the worker alone is a warning: image builds and migrations run where there is none.
 """
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
@@ -29,6 +31,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
+from django.urls import URLResolver, get_resolver
 
 from .._find_worker import find_worker
 from ..client import Client
@@ -50,7 +53,39 @@ def check(app_configs: Sequence[Any] | None = None, **kwargs: Any) -> list[Check
     found: list[CheckMessage] = []
     exported = _exported(wanted, found)
     running = _running(wanted, found)
-    return found + _unknown(running, f"the worker of {wanted.SHM or wanted.SOCKET}", exported) + _tables(wanted)
+    found += _unknown(running, f"the worker of {wanted.SHM or wanted.SOCKET}", exported)
+    return found + _tables(wanted) + _unreached(wanted)
+
+
+def _unreached(wanted: settings.Settings) -> list[CheckMessage]:
+    """Paths for which there is nothing to admit: misspelt, most likely, so that what was meant is not protected."""
+    if not isinstance(wanted.ADMISSION, settings.Admission):
+        return []
+    urls = list(_urls(get_resolver().url_patterns, "/"))
+    messages: list[CheckMessage] = []
+    for path in wanted.ADMISSION.paths:
+        if not any(begins.startswith(path) or (is_open and path.startswith(begins)) for begins, is_open in urls):
+            near = get_close_matches(path, [begins for begins, _ in urls], 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else "give what a URL begins with, its first '/' included"
+            text = f"{settings.SETTING}['ADMISSION']['paths'] has {path!r}: no URL begins with it"
+            messages.append(_message(Warning, text, "molt.W006", hint))
+    return messages
+
+
+def _urls(patterns: Sequence[Any], before: str) -> Iterator[tuple[str, bool]]:
+    """What each URL begins with, and whether anything may follow."""
+    for pattern in patterns:
+        route = str(pattern.pattern).removeprefix("^")
+        fixed = _ARGUMENT.split(route, 1)[0]
+        is_open = fixed != route
+        if isinstance(pattern, URLResolver) and not is_open:
+            yield from _urls(pattern.url_patterns, before + fixed)
+        else:
+            yield before + fixed, is_open
+
+
+_ARGUMENT = re.compile(r"[<(\[$\\.?*+]")
+"""Where a route may become one of several."""
 
 
 def _tables(wanted: settings.Settings) -> list[CheckMessage]:

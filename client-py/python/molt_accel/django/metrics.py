@@ -7,6 +7,7 @@
 | `molt_client_fallbacks_total` | counter: entry, outcome | the view's own code ran instead, after which outcome |
 | `molt_client_shadow_total` | counter: entry, result | comparisons: agreed, differed, failed, skipped |
 | `molt_client_resends_total` | counter: kind | lost their worker: moved (never ran), again (may have), refused (no budget) |
+| `molt_client_admissions_total` | counter: result | requests at `admission`: at_once, waited, refused |
 | `molt_client_breaker_open` | gauge | processes whose circuit breaker is open |
 
 They are in prometheus_client's default registry, so that whatever exposes that one exposes them; `view` does. Servers
@@ -44,10 +45,14 @@ if prometheus is not None:
     )
     _shadow = prometheus.Counter("molt_client_shadow", "Comparisons of a view with the worker", ["entry", "result"])
     _resends = prometheus.Counter("molt_client_resends", "Requests that lost their worker", ["kind"])
+    _admissions = prometheus.Counter(
+        "molt_client_admissions", "Requests before Django, and how they came in", ["result"]
+    )
     _breaker = prometheus.Gauge(
         "molt_client_breaker_open", "Processes whose circuit breaker is open", multiprocess_mode="livesum"
     )
 
+AT_ONCE, WAITED, REFUSED = "at_once", "waited", "refused"
 _KINDS = ("moved", "again", "refused")
 _seen: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
 _lock = Lock()
@@ -83,6 +88,12 @@ def fell_back(error: MoltError, entry: str) -> None:
     """The view's own code runs instead."""
     if prometheus is not None:
         _fallbacks.labels(entry, error.outcome).inc()
+
+
+def admitted(result: str) -> None:
+    """`admission` let a request in, at once or after a while, or refused it."""
+    if prometheus is not None:
+        _admissions.labels(result).inc()
 
 
 def compared(entry: str, result: str) -> None:

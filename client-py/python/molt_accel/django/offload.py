@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from .. import codecs
 from ..answer import Answer
 from ..client import Client
+from ..deadline import Deadline
 from ..errors import MoltError, MoltInternalError, MoltInvalidInput, MoltUnavailable, MoltWorkerLost
 from . import answers, hangup, metrics, settings, skew, timing, tracing
 from .body import Body, has_body, in_arena, read
@@ -122,19 +123,14 @@ def _exchange(
     url: UrlArguments | None,
     clock: timing.Clock,
 ) -> Answer:
-    codec, body = _placed(http, plan, molt, given, url, clock)
+    gone = hangup.watch(http)
+    deadline = molt.deadline(plan.timeout, plan.entry, gone)
+    codec, body = _placed(http, plan, molt, given, url, clock, deadline)
     began = timing.now()
     try:
         with tracing.request(plan.entry) as span:
             answer = molt.exchange(
-                plan.entry,
-                body.payload,
-                codec,
-                _accept(http, plan),
-                plan.timeout,
-                params,
-                plan.idempotent,
-                hangup.watch(http),
+                plan.entry, body.payload, codec, _accept(http, plan), deadline, params, plan.idempotent, gone
             )
             clock.exchanging = timing.now() - began
             span.answered(answer.metrics)
@@ -178,13 +174,14 @@ async def _aexchange(
     url: UrlArguments | None,
     clock: timing.Clock,
 ) -> Answer:
-    await molt.aattach(present=in_arena(http) if plan.payload is None else plan.codec == codecs.ARROW)
-    codec, body = _placed(http, plan, molt, given, url, clock)
+    deadline = molt.deadline(plan.timeout, plan.entry)
+    await molt.aattach(in_arena(http) if plan.payload is None else plan.codec == codecs.ARROW, deadline)
+    codec, body = _placed(http, plan, molt, given, url, clock, deadline)
     began = timing.now()
     try:
         with tracing.request(plan.entry) as span:
             answer = await molt.aexchange(
-                plan.entry, body.payload, codec, _accept(http, plan), plan.timeout, params, plan.idempotent
+                plan.entry, body.payload, codec, _accept(http, plan), deadline, params, plan.idempotent
             )
             clock.exchanging = timing.now() - began
             span.answered(answer.metrics)
@@ -204,30 +201,38 @@ def plain(request: Any) -> HttpRequest:
 
 
 def _placed(
-    request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None, clock: timing.Clock
+    request: HttpRequest,
+    plan: Plan,
+    molt: Client,
+    given: Any,
+    url: UrlArguments | None,
+    clock: timing.Clock,
+    deadline: Deadline,
 ) -> tuple[int, Body]:
     """`_message`, and how long it took."""
     began = timing.now()
     try:
-        return _message(request, plan, molt, given, url)
+        return _message(request, plan, molt, given, url, deadline)
     finally:
         clock.copying = timing.now() - began
 
 
-def _message(request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None) -> tuple[int, Body]:
+def _message(
+    request: HttpRequest, plan: Plan, molt: Client, given: Any, url: UrlArguments | None, deadline: Deadline
+) -> tuple[int, Body]:
     """The payload and its codec. No worker is noticed here, before the body is read, so that a fallback still can."""
     if plan.payload is not None:  # what it returns goes over, None as well: never the body in its place
-        return plan.codec, _encoded(plan.codec, given, molt)
-    molt.session()
+        return plan.codec, _encoded(plan.codec, given, molt, deadline)
+    molt.session(deadline)
     if not has_body(request):
         codec = plan.codec if plan.codec in (codecs.JSON, codecs.MSGPACK) else codecs.JSON
-        return codec, _encoded(codec, _arguments(request, url), molt)
-    return answers.codec_of_body(request, plan.codec), read(request, molt, settings.read().MAX_BODY)
+        return codec, _encoded(codec, _arguments(request, url), molt, deadline)
+    return answers.codec_of_body(request, plan.codec), read(request, molt, settings.read().MAX_BODY, deadline)
 
 
-def _encoded(codec: int, given: Any, molt: Client) -> Body:
+def _encoded(codec: int, given: Any, molt: Client, deadline: Deadline) -> Body:
     try:
-        return Body(molt.place(given) if codec == codecs.ARROW else codecs.encode(codec, given))
+        return Body(molt.place(given, deadline) if codec == codecs.ARROW else codecs.encode(codec, given))
     except MoltInvalidInput as reason:
         raise _of_our_own(reason) from None
 

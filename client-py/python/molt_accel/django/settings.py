@@ -21,6 +21,17 @@ from .sizes import bytes_of
 SETTING = "MOLT"
 
 
+class Admission(NamedTuple):
+    """`MOLT["ADMISSION"]`, one field for each of its keys (see asgi.py)."""
+
+    paths: tuple[str, ...]
+    """What the URLs begin with that it is for; "/" is all of them."""
+    in_flight: int = 8
+    """Requests that each process works on at once. One that waits for something else, a database, counts as well."""
+    wait: float = 0.15
+    """Seconds that a request waits for its turn at most; then it is refused."""
+
+
 class Settings(NamedTuple):
     """One field for each key of `MOLT`, by the key's name, with its default."""
 
@@ -55,6 +66,8 @@ class Settings(NamedTuple):
     """Further flags for `manage.py molt_worker`, such as ("--threads", "4")."""
     TABLES: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     """Querysets whose rows lie in shared memory: name to `{"queryset": dotted path, "refresh": seconds or None}`."""
+    ADMISSION: Admission | Mapping[str, Any] | None = None
+    """`{"paths": [...], "in_flight": 8, "wait": 0.15}`: what `molt_accel.django.asgi.admission` goes by."""
 
 
 _current: Settings | None = None
@@ -117,8 +130,9 @@ def check(given: Any) -> Settings:
             raise ImproperlyConfigured(f"{SETTING}['ERROR_RESPONSE'] is {error_response!r}: {reason}") from None
     holds = error_response is None or callable(error_response)
     _require("ERROR_RESPONSE", error_response, holds, "a function or its dotted path")
+    admission = None if checked.ADMISSION is None else _admission(checked.ADMISSION)
     shm = DEFAULT_SHM if shm is None and socket is None else shm
-    return checked._replace(SHM=shm, ERROR_RESPONSE=error_response)
+    return checked._replace(SHM=shm, ERROR_RESPONSE=error_response, ADMISSION=admission)
 
 
 def _is_number(value: Any) -> bool:
@@ -135,6 +149,22 @@ def _is_size(value: Any) -> bool:
 def _require(key: str, value: Any, holds: bool, what: str) -> None:
     if not holds:
         raise ImproperlyConfigured(f"{SETTING}[{key!r}] is {value!r}. hint: give {what}")
+
+
+def _admission(given: Any) -> Admission:
+    example = "{'paths': ['/totals/']}"
+    _require("ADMISSION", given, isinstance(given, Mapping) and "paths" in given, f"the URLs that it is for, {example}")
+    for key in given:
+        if key not in Admission._fields:
+            hint = _nearest(key, Admission._fields)
+            raise ImproperlyConfigured(f"{SETTING}['ADMISSION'][{key!r}] is unknown. hint: {hint}")
+    wanted = Admission(**given)
+    paths = wanted.paths
+    is_paths = isinstance(paths, (list, tuple)) and all(isinstance(one, str) and one[:1] == "/" for one in paths)
+    _require("ADMISSION", given, is_paths and len(paths) > 0, f"a list of what URLs begin with, {example}")
+    _require("ADMISSION", given, type(wanted.in_flight) is int and wanted.in_flight > 0, "in_flight as a number over 0")
+    _require("ADMISSION", given, _is_number(wanted.wait) and wanted.wait >= 0, "wait in seconds")
+    return wanted._replace(paths=tuple(paths))
 
 
 def _require_table(name: Any, table: Any) -> None:
