@@ -3,6 +3,7 @@
 //! Operators ask the pool before they grow. Those that can (sorts, aggregates, sort-merge joins) write what they hold to
 //! files when they are refused, and go on; the others end the run with an error that has the numbers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,8 +83,10 @@ fn pool(bytes: usize, spills: bool) -> Arc<dyn MemoryPool> {
     }
 }
 
-/// A pool whose operators can spill, or some of them: each that can gets an equal share of one half, so that one alone
-/// cannot keep the others from working; what cannot spill (joins, what merges the files) has the rest.
+/// A pool whose operators can spill, or some of them. Those that can have one half: who asks first gets it, but for half of an
+/// equal share that is kept aside for each of the others, so that one alone cannot keep them from working. (Equal shares alone
+/// would leave most of it to nobody: of the six operators of a grouping on two threads, four hold next to nothing.) What cannot
+/// spill (joins, what merges the files) has the rest.
 #[derive(Debug)]
 struct SpillPool {
     bytes: usize,
@@ -92,10 +95,34 @@ struct SpillPool {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// Operators that can spill.
-    spillers: usize,
-    spillable: usize,
+    /// What each operator that can spill has, by its number.
+    spillers: BTreeMap<usize, usize>,
+    /// What those have together that cannot.
     fixed: usize,
+}
+
+impl Taken {
+    fn all(&self) -> usize {
+        self.spillers.values().sum::<usize>() + self.fixed
+    }
+
+    /// The place where a consumer's bytes are counted.
+    fn of(&mut self, consumer: &MemoryConsumer) -> &mut usize {
+        match consumer.can_spill() {
+            true => self.spillers.entry(consumer.id()).or_default(),
+            false => &mut self.fixed,
+        }
+    }
+
+    /// What is left of `bytes`, which those that can spill share, for a reservation of one of them.
+    fn left_for(&self, reservation: &MemoryReservation, bytes: usize) -> usize {
+        let number = reservation.consumer().id();
+        let floor = bytes / (2 * self.spillers.len().max(1));
+        let aside = |(other, has): (&usize, &usize)| if *other == number { *has } else { *has.max(&floor) };
+        let common = bytes.saturating_sub(self.spillers.iter().map(aside).sum());
+        // An operator that merges what it has spilled has two reservations, and needs both.
+        common.max(floor.saturating_sub(reservation.size()))
+    }
 }
 
 impl SpillPool {
@@ -116,37 +143,33 @@ impl MemoryPool for SpillPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        self.taken().spillers += usize::from(consumer.can_spill());
+        if consumer.can_spill() {
+            self.taken().spillers.insert(consumer.id(), 0);
+        }
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
-        self.taken().spillers -= usize::from(consumer.can_spill());
+        self.taken().spillers.remove(&consumer.id());
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        let mut taken = self.taken();
-        match reservation.consumer().can_spill() {
-            true => taken.spillable += additional,
-            false => taken.fixed += additional,
-        }
+        *self.taken().of(reservation.consumer()) += additional;
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         let mut taken = self.taken();
-        match reservation.consumer().can_spill() {
-            true => taken.spillable = taken.spillable.saturating_sub(shrink),
-            false => taken.fixed = taken.fixed.saturating_sub(shrink),
-        }
+        let has = taken.of(reservation.consumer());
+        *has = has.saturating_sub(shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> DfResult<()> {
         let mut taken = self.taken();
         let (consumer, has) = (reservation.consumer(), reservation.size());
-        let free = self.bytes.saturating_sub(taken.spillable + taken.fixed);
+        let free = self.bytes.saturating_sub(taken.all());
         let left = match consumer.can_spill() {
             true => {
                 let shared = (self.bytes / 2).saturating_sub(taken.fixed.saturating_sub(self.bytes / 2));
-                (shared / taken.spillers.max(1)).saturating_sub(has).min(free)
+                taken.left_for(reservation, shared).min(free)
             }
             // What merges spilled files takes all that it can get: who has much leaves a quarter to those that have little.
             false if has >= self.bytes / 4 => free.saturating_sub(self.bytes / 4),
@@ -159,16 +182,12 @@ impl MemoryPool for SpillPool {
                 self.bytes
             )));
         }
-        match consumer.can_spill() {
-            true => taken.spillable += additional,
-            false => taken.fixed += additional,
-        }
+        *taken.of(consumer) += additional;
         Ok(())
     }
 
     fn reserved(&self) -> usize {
-        let taken = self.taken();
-        taken.spillable + taken.fixed
+        self.taken().all()
     }
 
     fn memory_limit(&self) -> MemoryLimit {
@@ -236,5 +255,56 @@ impl MemoryPool for RunPool {
 
     fn memory_limit(&self) -> MemoryLimit {
         self.own.memory_limit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_that_can_spill_take_what_others_do_not_need_and_leave_them_half_a_share() {
+        let pool = pool(1_200, true);
+        let operators = |spills: bool, count: usize| -> Vec<MemoryReservation> {
+            let operator = |number| MemoryConsumer::new(format!("{number}")).with_can_spill(spills).register(&pool);
+            (0..count).map(operator).collect()
+        };
+        let spilling = operators(true, 6);
+        // Four others are kept 50 each aside of 600; what two have is theirs.
+        spilling[0].try_grow(250).unwrap();
+        spilling[1].try_grow(150).unwrap();
+        let error = spilling[1].try_grow(1).unwrap_err().to_string();
+        assert!(error.contains("1 has 150 bytes and asks for 1 more; 0 are left for it of 1200"), "{error}");
+        for late in &spilling[2..] {
+            late.try_grow(50).unwrap();
+            assert!(late.try_grow(1).is_err());
+        }
+        // Who has spilled leaves room, for whoever comes first.
+        spilling[0].free();
+        spilling[2].try_grow(200).unwrap();
+        assert!(spilling[1].try_grow(1).is_err());
+        spilling[0].try_grow(50).unwrap();
+        assert_eq!(pool.reserved(), 50 + 150 + 250 + 3 * 50);
+        // The other half is for those that cannot spill, of which one leaves a quarter of what there is.
+        let fixed = operators(false, 2);
+        fixed[0].try_grow(600).unwrap();
+        assert!(spilling[3].try_grow(1).is_err());
+        drop(spilling);
+        assert!(fixed[0].try_grow(301).is_err());
+        fixed[0].try_grow(300).unwrap();
+        fixed[1].try_grow(300).unwrap();
+        drop(fixed);
+        assert_eq!(pool.reserved(), 0);
+        let alone = operators(true, 1);
+        alone[0].try_grow(600).unwrap();
+        assert!(alone[0].try_grow(1).is_err(), "one half");
+        // One that comes when nothing is left of the half has its half share all the same.
+        let late = operators(true, 1);
+        late[0].try_grow(150).unwrap();
+        assert!(late[0].try_grow(1).is_err());
+        // So has a second reservation of one that has nothing left.
+        let merging = late[0].new_empty();
+        merging.try_grow(150).unwrap();
+        assert!(merging.try_grow(1).is_err());
     }
 }

@@ -56,6 +56,10 @@ static CLOCK: LazyLock<[(&str, DataType); 3]> = LazyLock::new(|| {
 /// still lies in a core's cache.
 const WIDE_BATCH: usize = 1 << 14;
 
+/// A join's smaller side is collected whole up to so many bytes, for all threads to look up in. Larger, and both sides are dealt
+/// out by the hashes of their keys, which copies the larger one too.
+const COLLECTED_SIDE: usize = 8 << 20;
+
 /// A DataFusion session set up for low latency.
 pub fn session(memory: &Memory, partitions: usize, passes: usize) -> SessionState {
     let mut config = SessionConfig::new()
@@ -72,6 +76,7 @@ pub fn session(memory: &Memory, partitions: usize, passes: usize) -> SessionStat
     options.optimizer.enable_topk_dynamic_filter_pushdown = false;
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    options.optimizer.hash_join_single_partition_threshold = COLLECTED_SIDE;
     // Keys of a build side within so narrow a range are looked up in an array, however few of them there are: a quarter of a
     // megabyte, and no hashes.
     options.execution.perfect_hash_join_small_build_threshold = 1 << 16;

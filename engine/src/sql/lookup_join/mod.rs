@@ -1,8 +1,9 @@
-//! Joins by an integer key that one side has once: the usual join with a dimension.
+//! Joins by a key that one side has once: the usual join with a dimension.
 //!
-//! DataFusion's hash join is made for every join. Where one side is collected whole and its keys lie close together, each of
-//! them once, an array says which row a key belongs to, and a batch of the other side is looked up without a branch. That
-//! shows only when the keys are there, so [`LookupJoinExec`] has the general join with it and hands over to that one.
+//! DataFusion's hash join is made for every join. Where one side is collected whole and has each key once, a batch of the
+//! other side finds one row or none for each of its own, and where it finds them all its columns go on as they are. Integers
+//! close together are looked up in an array, without a branch (`table`), texts in a hash table (`texts`). Whether the keys allow
+//! that shows only when they are there, so [`LookupJoinExec`] has the general join with it and hands over to that one.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -29,6 +30,7 @@ use self::table::{Slots, Table, is_key};
 mod table;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 /// Puts lookup joins in the place of the hash joins that may be such.
 pub fn look_up_joins(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -41,7 +43,7 @@ pub fn look_up_joins(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn Execution
     .data()
 }
 
-/// A join that is looked up in an array if the keys allow that.
+/// A join that is looked up if the keys allow that.
 #[derive(Debug)]
 pub struct LookupJoinExec {
     /// The general join, a [`HashJoinExec`].
@@ -208,7 +210,7 @@ async fn build(
     Ok(Built::General(Arc::new(CooperativeExec::new(join))))
 }
 
-/// The rows as one batch with an array of their keys, if these allow it. `memory` then has what both take, else what it had.
+/// The rows as one batch, with where the row of each key is if the keys allow that. `memory` then has what both take, else what it had.
 fn table(
     batches: &[RecordBatch],
     schema: &SchemaRef,

@@ -1,4 +1,4 @@
-//! The build side of a lookup join: an array from keys to rows.
+//! The build side of a lookup join: from keys to rows, by an array where they are integers.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Date32Type};
@@ -8,6 +8,8 @@ use arrow_schema::DataType;
 use datafusion::common::{Result as DfResult, internal_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 
+use super::texts::{Texts, is_text};
+
 /// Keys within so narrow a range are looked up in an array however few there are of them: a quarter of a megabyte.
 const NARROW: u64 = 1 << 16;
 /// Slots for each row, where the range is wider.
@@ -15,7 +17,7 @@ const SLOTS_A_ROW: u64 = 8;
 
 /// Whether keys of a type can be looked up.
 pub fn is_key(data_type: &DataType) -> bool {
-    data_type.is_integer() || *data_type == DataType::Date32
+    data_type.is_integer() || *data_type == DataType::Date32 || is_text(data_type)
 }
 
 /// Rows by their keys, each of which stands for one row at most.
@@ -28,10 +30,13 @@ pub struct Table {
 
 /// Where the row of a key is.
 #[derive(Debug)]
-pub struct Slots {
-    least: u64,
-    /// For each key from the least on, its row and one; 0: there is none. The last slot is that of all other keys.
-    slots: Vec<u32>,
+pub enum Slots {
+    /// For each integer from the least on, its row and one; 0: there is none. The last slot is that of all other keys.
+    Integers {
+        least: u64,
+        slots: Vec<u32>,
+    },
+    Texts(Texts),
 }
 
 /// What a batch of the probe side has found.
@@ -43,8 +48,11 @@ pub struct Found {
 }
 
 impl Slots {
-    /// `None`: keys are too far apart, or come twice, or there is no memory for the array.
+    /// `None`: integers are too far apart, or a key comes twice, or there is no memory for the slots.
     pub fn new(keys: &ArrayRef, memory: &MemoryReservation) -> DfResult<Option<Self>> {
+        if is_text(keys.data_type()) {
+            return Ok(Texts::new(keys, memory)?.map(Self::Texts));
+        }
         macro_rules! slots {
             ($t:ty) => {
                 slots::<$t>(keys, memory)?
@@ -55,7 +63,7 @@ impl Slots {
             DataType::Date32 => slots::<Date32Type>(keys, memory)?,
             other => return internal_err!("a lookup join has no keys of type {other}"),
         };
-        Ok(slots.map(|(least, slots)| Self { least, slots }))
+        Ok(slots.map(|(least, slots)| Self::Integers { least, slots }))
     }
 }
 
@@ -67,15 +75,9 @@ impl Table {
 
     /// The rows that a batch's keys lead to. With `keep_all`, every row of the batch has one; it is null where none is found.
     pub fn find(&self, keys: &ArrayRef, keep_all: bool) -> DfResult<Found> {
-        macro_rules! places {
-            ($t:ty) => {
-                self.places::<$t>(keys)
-            };
-        }
-        let mut places = downcast_integer! {
-            keys.data_type() => (places),
-            DataType::Date32 => self.places::<Date32Type>(keys),
-            other => return internal_err!("a lookup join has no keys of type {other}"),
+        let mut places = match &self.slots {
+            Slots::Integers { least, slots } => integer_places(*least, slots, keys)?,
+            Slots::Texts(texts) => texts.places(keys)?,
         };
         if let Some(nulls) = keys.nulls().filter(|nulls| nulls.null_count() > 0) {
             for (place, valid) in places.iter_mut().zip(nulls) {
@@ -102,19 +104,31 @@ impl Table {
         probe.truncate(hits);
         Ok(Found { table: UInt32Array::from(table), probe: Some(UInt32Array::from(probe)) })
     }
+}
 
-    fn places<T: ArrowPrimitiveType>(&self, keys: &ArrayRef) -> Vec<u32>
-    where
-        T::Native: Key,
-    {
-        let Slots { least, slots } = &self.slots;
-        let (slots, last) = (slots.as_slice(), slots.len() - 1);
-        let place = |key: &T::Native| {
-            let at = usize::try_from(key.wide().wrapping_sub(*least)).unwrap_or(usize::MAX);
-            slots[at.min(last)]
+fn integer_places(least: u64, slots: &[u32], keys: &ArrayRef) -> DfResult<Vec<u32>> {
+    macro_rules! places {
+        ($t:ty) => {
+            places::<$t>(least, slots, keys)
         };
-        keys.as_primitive::<T>().values().iter().map(place).collect()
     }
+    Ok(downcast_integer! {
+        keys.data_type() => (places),
+        DataType::Date32 => places::<Date32Type>(least, slots, keys),
+        other => return internal_err!("a lookup join has no keys of type {other}"),
+    })
+}
+
+fn places<T: ArrowPrimitiveType>(least: u64, slots: &[u32], keys: &ArrayRef) -> Vec<u32>
+where
+    T::Native: Key,
+{
+    let last = slots.len() - 1;
+    let place = |key: &T::Native| {
+        let at = usize::try_from(key.wide().wrapping_sub(least)).unwrap_or(usize::MAX);
+        slots[at.min(last)]
+    };
+    keys.as_primitive::<T>().values().iter().map(place).collect()
 }
 
 /// The least key, and the slots from there on.

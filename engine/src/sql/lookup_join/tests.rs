@@ -1,7 +1,7 @@
 //! A lookup join answers what the hash join answers: random keys of every type, and every way in which they do not allow it.
 
 use arrow_array::builder::{Int32Builder, StringBuilder};
-use arrow_array::{Date32Array, Int64Array, UInt8Array};
+use arrow_array::{Date32Array, Int64Array, StringArray, UInt8Array};
 use arrow_schema::DataType;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::util::display::array_value_to_string;
@@ -11,6 +11,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::{collect, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+use super::texts::is_text;
 use super::*;
 
 /// Pseudorandom numbers of a seed (xorshift).
@@ -111,15 +112,18 @@ fn random_keys_find_what_a_hash_join_finds() {
             DataType::UInt32,
             DataType::UInt64,
             DataType::Date32,
+            DataType::Utf8,
+            DataType::LargeUtf8,
+            DataType::Utf8View,
         ];
         let mut found = 0;
-        for round in 0..160 {
+        for round in 0..240 {
             let data_type = &types[draw.below(types.len() as u64) as usize];
             let small = matches!(data_type, DataType::Int8 | DataType::UInt8);
             let signed = matches!(
                 data_type,
                 DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Date32
-            );
+            ) || is_text(data_type);
             let start = if signed { draw.below(60) as i64 - 50 } else { draw.below(40) as i64 };
             // Apart by so much; a few of them twice, in some of the rounds, and some null.
             let step =
@@ -180,7 +184,7 @@ fn random_keys_find_what_a_hash_join_finds() {
                 "round {round}, again: {sql}"
             );
         }
-        assert!(found > 100, "{found} of 160 joins may be looked up");
+        assert!(found > 150, "{found} of 240 joins may be looked up");
     });
 }
 
@@ -200,7 +204,8 @@ fn only_joins_that_can_be_looked_up_are() {
             ("select f.n, d.n from facts f full join dim d on f.k = d.k", 0),
             ("select d.n from dim d left join facts f on f.k = d.k", 1), // the facts are few enough to be looked up here
             ("select f.n from facts f where f.k in (select k from dim)", 0),
-            ("select f.n, d.n from facts f join dim d on f.t = d.t", 0),
+            ("select f.n, d.n from facts f join dim d on f.t = d.t", 1),
+            ("select f.n, d.n from facts f join dim d on f.t || '!' = d.t", 1),
             ("select f.n, d.n from facts f join dim d on f.k = d.k and f.n < d.n", 0),
             ("select f.n, d.n from facts f join dim d on f.k = d.k and f.n = d.n", 0),
             ("select f.n, d.n from facts f join dim d on f.k is not distinct from d.k", 0),
@@ -308,4 +313,37 @@ fn keys_lead_to_their_rows() {
     let (slots, memory) = (memory(1 << 20), memory(1 << 20));
     let bytes = Table::new(rows, Slots::new(&keys, &slots).unwrap().unwrap(), memory);
     assert_eq!(bytes.find(&keys, false).unwrap().table.values().to_vec(), [0, 1]);
+}
+
+#[test]
+fn texts_lead_to_their_rows() {
+    let memory = |bytes| {
+        let pool: Arc<dyn datafusion::execution::memory_pool::MemoryPool> = Arc::new(GreedyMemoryPool::new(bytes));
+        MemoryConsumer::new("test").register(&pool)
+    };
+    let texts = |texts: Vec<Option<&str>>| Arc::new(StringArray::from(texts)) as ArrayRef;
+    let table = |keys: ArrayRef, bytes| {
+        let memory = memory(bytes);
+        let rows = RecordBatch::try_from_iter_with_nullable([("k", Arc::clone(&keys), true)]).unwrap();
+        Slots::new(&keys, &memory).unwrap().map(|slots| Table::new(rows, slots, memory))
+    };
+    assert!(table(texts(vec![Some("a"), Some("b"), Some("a")]), 1 << 20).is_none(), "a text comes twice");
+    assert!(table(texts(vec![Some("a"), Some("b"), None, None]), 1 << 20).is_some(), "null is no text");
+    assert!(table(texts(vec![Some(&*"long ".repeat(1_000))]), 1 << 10).is_none(), "no memory");
+    let there = table(texts(vec![Some("north"), None, Some(""), Some("south")]), 1 << 20).unwrap();
+    let keys = texts(vec![Some("south"), None, Some(""), Some("nort"), Some("north"), Some("northern")]);
+    let found = there.find(&keys, false).unwrap();
+    assert_eq!((found.table.values().to_vec(), found.probe.unwrap().values().to_vec()), (vec![3, 2, 0], vec![0, 2, 4]));
+    let all = there.find(&keys, true).unwrap();
+    assert_eq!(all.table.iter().collect::<Vec<_>>(), [Some(3), None, Some(2), None, Some(0), None]);
+    let all_there = there.find(&keys.slice(4, 1), false).unwrap();
+    assert!(all_there.probe.is_none(), "its columns go on as they are");
+    let none = table(texts(vec![None]), 1 << 20).unwrap();
+    assert_eq!(none.find(&keys, false).unwrap().table.len(), 0);
+    let many = |count: u32| {
+        Arc::new(StringArray::from_iter_values((0..count).map(|number| format!("customer {number}")))) as ArrayRef
+    };
+    let found = table(many(16_384), 1 << 20).unwrap().find(&many(16_384), false).unwrap();
+    assert!(found.table.values().iter().copied().eq(0..16_384));
+    assert!(table(many(16_385), 1 << 20).is_none(), "more than a cache has");
 }

@@ -20,6 +20,7 @@ mod kept;
 mod limits;
 mod moments;
 mod seen;
+mod shapes;
 mod spill;
 mod stop;
 mod zones;
