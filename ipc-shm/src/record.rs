@@ -34,6 +34,7 @@ macro_rules! record {
             }, )*];
 
             /// The record as it lies in memory and on the wire.
+            #[inline]
             pub fn encode(&self) -> [u8; $bytes] {
                 let mut out = [0; $bytes];
                 $( out[std::mem::offset_of!($name, $field)..][..size_of::<$type>()]

@@ -236,6 +236,7 @@ impl Entry {
     }
 
     /// Runs it.
+    #[inline(always)] // called from one place; else what it returns is copied once more
     pub fn run(&self, run: &mut Run<'_>) -> Result<Ran, Failure> {
         match &self.code {
             Code::Builtin(builtin) => builtin.run(run).map(Ran::from),
