@@ -319,8 +319,11 @@ def said(folder: Path, results: Results) -> None:
     compared = ", ".join(f"{count} under {server}" for server, count in results.compared.items())
     console.print(f"Answers compared before the loads: {compared}; all equal.", highlight=False, soft_wrap=True)
     console.print(f"Charts: {folder / report.PAGE}", highlight=False, soft_wrap=True)
+    wrong = [f"{name} failed: {reason}" for name, reason in results.failed.items()]
     if results.left_behind:
-        raise BenchError(f"a worker left behind {', '.join(results.left_behind)}")
+        wrong.append(f"a worker left behind {', '.join(results.left_behind)}")
+    if wrong:
+        raise BenchError("\n".join(wrong))
 
 
 def main() -> int:

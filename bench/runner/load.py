@@ -6,6 +6,7 @@ which it answers less than nine tenths. Every side runs with as many processes a
 search. At last as many users as the plan names, each with one request in flight, ask in turn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,13 +127,13 @@ class Run:
         for number, share in enumerate(self._plan.shares):
             rate = max(1.0, share * fastest)
             for one in turns.order([one for one in running if one.keeps_up], number):
-                seconds = self._plan.lasting(rate)
-                one.points.append(point(*self._load(workload, one, seconds, USERS, rate), rate, seconds))
+                if not self._survives(workload, one, lambda one=one, rate=rate: self._arrivals(workload, one, rate)):
+                    running.remove(one)
             self._say(f"{workload.group}: {rate:,.0f} requests/s arriving")
         for number, users in enumerate(self._plan.users):
             for one in turns.order(running, number):
-                generated, _ = self._load(workload, one, self._plan.seconds, users)
-                one.concurrency.append({"users": users, "rps": round(generated.rps, 1), **latencies(generated)})
+                if not self._survives(workload, one, lambda one=one, users=users: self._users(workload, one, users)):
+                    running.remove(one)
             self._say(f"{workload.group}: {users} users")
         for one in running:
             sides.end(self._stage, one.side)
@@ -155,10 +156,30 @@ class Run:
             return False
         one.compared = sides.check(one.peer.name, one.side, workload, expected)
         sides.warm(one.side, workload)
-        generated, _ = self._load(workload, one, self._plan.capacity_seconds, self._plan.capacity_users)
-        one.capacity = generated.rps
+        if not self._survives(workload, one, lambda: self._capacity(workload, one)):
+            return False
         self._say(f"{workload.group}: {one.peer.name}: {one.capacity:,.0f} requests/s, {one.compared} answers equal")
         return True
+
+    def _survives(self, workload: Workload, one: Loaded, work: Callable[[], object]) -> bool:
+        """Whether the side is there after it. One that has died is told with those that are missing; the others go on."""
+        died = sides.survives(self._stage, one.side, work)
+        if died is not None:
+            self._missing[f"{one.peer.name} ({workload.group})"] = died
+            self._say(f"{workload.group}: {one.peer.name}: {died}")
+        return died is None
+
+    def _capacity(self, workload: Workload, one: Loaded) -> None:
+        generated, _ = self._load(workload, one, self._plan.capacity_seconds, self._plan.capacity_users)
+        one.capacity = generated.rps
+
+    def _arrivals(self, workload: Workload, one: Loaded, rate: float) -> None:
+        seconds = self._plan.lasting(rate)
+        one.points.append(point(*self._load(workload, one, seconds, USERS, rate), rate, seconds))
+
+    def _users(self, workload: Workload, one: Loaded, users: int) -> None:
+        generated, _ = self._load(workload, one, self._plan.seconds, users)
+        one.concurrency.append({"users": users, "rps": round(generated.rps, 1), **latencies(generated)})
 
     def _load(
         self, workload: Workload, one: Loaded, seconds: float, users: int, rate: float | None = None

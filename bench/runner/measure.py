@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from . import dashboard, data, equal, k6, parts, servers, usage, worker
+from .errors import BenchError
 from .owned import Owned
 from .plans import Settings
 from .progress import RunProgress
@@ -71,10 +72,21 @@ class Run:
             self._report(self._settings.report_lines)
         for part, plan in planned(self._settings):
             with self._progress.step(part.doing, part.planned_seconds(plan)):
-                found = part.measure(self._owned, self._logs, plan)
-            self._results.left_behind += found.get("left_behind", [])
-            setattr(self._results, part.name, found)
+                found = self._part(part, plan)
+            if found is not None:
+                self._results.left_behind += found.get("left_behind", [])
+                setattr(self._results, part.name, found)
         return self._results
+
+    def _part(self, part: parts.Part, plan: Any) -> dict | None:
+        """What a part has found. One that fails is told at the end: an hour of the others is not thrown away for it."""
+        mark = self._owned.mark()
+        try:
+            return part.measure(self._owned, self._logs, plan)
+        except BenchError as reason:
+            self._owned.end_since(mark)
+            self._results.failed[part.name] = str(reason)
+            return None
 
     def _server(self, name: str) -> None:
         with self._progress.step(f"{name}: starting molt_worker and Django, comparing answers", SERVER_SETUP):

@@ -88,6 +88,8 @@ def all_tables(results: Results, every: list[Figures]) -> list[Table]:
     out = [tables.judged(verdicts(results, every)), *tables.of_loads(results, every)]
     for part, found in measured(results):
         out += part.tables(found)
+    failed = [[name, reason.splitlines()[0]] for name, reason in results.failed.items()]
+    out.append(Table("Parts that failed", ["part", "why"], failed, 2))
     return [table for table in out if table.rows]
 
 

@@ -4,6 +4,7 @@ For each workload: answers are compared, the best worker count of each side is s
 turn in a closed loop, in another order each time, and at last requests arrive for all at one rate.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -129,20 +130,41 @@ class Run:
         every = [one for one in chosen if self._ready(workload, one, expected)]
         for number in range(1, self._plan.rounds + 1):
             for one in turns.order(every, number):
-                one.rounds.append(self._load(workload, one, self._plan.seconds))
+                if not self._survives(workload, one, lambda one=one: self._round(workload, one)):
+                    every.remove(one)
             self._say(f"{workload.group}: round {number} of {self._plan.rounds}")
         rate = 0.0
         if every:
             slowest = min(median(generated.rps for generated, _ in one.rounds) for one in every)
             rate = max(1.0, slowest * self._plan.arrival_share)
         for one in turns.order(every, 0):
-            seconds = max(self._plan.seconds, self._plan.arrivals / rate)
-            one.arrival, _ = self._load(workload, one, seconds, rate)
+            if not self._survives(workload, one, lambda one=one: self._arrivals(workload, one, rate)):
+                every.remove(one)
+                continue
             sides.end(self._stage, one.side)
             self._end_worker(one.stage)
         return {
             "group": workload.group, "title": workload.title, "arriving": round(rate, 2), "sides": [told(one) for one in every],
         }  # fmt: skip
+
+    def _survives(self, workload: Workload, one: Measured, work: Callable[[], object]) -> bool:
+        """Whether the side is there after it. One that has died is told with those that are missing; the others go on."""
+        died = sides.survives(one.stage, one.side, work)
+        if died is not None:
+            self._end_worker(one.stage)
+            self._miss(workload, one, died)
+        return died is None
+
+    def _miss(self, workload: Workload, one: Measured, reason: str) -> None:
+        self._missing[f"{one.peer.name} ({workload.group})"] = reason
+        self._say(f"{workload.group}: {one.peer.name}: {reason}")
+
+    def _round(self, workload: Workload, one: Measured) -> None:
+        one.rounds.append(self._load(workload, one, self._plan.seconds))
+
+    def _arrivals(self, workload: Workload, one: Measured, rate: float) -> None:
+        seconds = max(self._plan.seconds, self._plan.arrivals / rate)
+        one.arrival, _ = self._load(workload, one, seconds, rate)
 
     def _ready(self, workload: Workload, one: Measured, expected: list) -> bool:
         """Starts the side with its best count, compares its answers and warms it up; or notes why it is missing."""
@@ -153,12 +175,12 @@ class Run:
             self._best(workload, one)
             one.side = sides.start(one.stage, one.peer, one.count)
         except Missing as reason:
-            self._missing[f"{one.peer.name} ({workload.group})"] = str(reason)
-            self._say(f"{workload.group}: {one.peer.name}: {reason}")
+            self._miss(workload, one, str(reason))
             return False
         one.compared = sides.check(one.peer.name, one.side, workload, expected)
         sides.warm(one.side, workload)
-        self._load(workload, one, self._plan.warm_up)
+        if not self._survives(workload, one, lambda: self._load(workload, one, self._plan.warm_up)):
+            return False
         self._say(f"{workload.group}: {one.peer.name}: {one.count} {one.peer.counted}, {one.compared} answers equal")
         return True
 
@@ -184,12 +206,19 @@ class Run:
                 one.stage = self._with_threads(one.threads)
 
     def _tried(self, workload: Workload, one: Measured) -> float:
-        """Requests a second in a short load."""
+        """Requests a second in a short load; none where it dies of so many processes."""
         one.side = sides.start(one.stage, one.peer, one.count)
-        sides.warm(one.side, workload)
-        rps = self._load(workload, one, self._plan.search_seconds)[0].rps
+        rates = []
+
+        def work() -> None:
+            sides.warm(one.side, workload)
+            rates.append(self._load(workload, one, self._plan.search_seconds)[0].rps)
+
+        if died := sides.survives(one.stage, one.side, work):
+            self._say(f"{workload.group}: {one.peer.name} with {one.count} {one.peer.counted}: {died}")
+            return 0.0
         sides.end(one.stage, one.side)
-        return round(rps, 1)
+        return round(rates[0], 1)
 
     def _with_threads(self, threads: int) -> Any:
         """The stage with a worker that has so many threads."""

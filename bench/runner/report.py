@@ -62,6 +62,7 @@ def details(settings: Settings, results: Results, every: list[Figures]) -> dict:
         "settings": dataclasses.asdict(settings),
         "compared_answers": results.compared,
         "left_behind": results.left_behind,
+        "failed": results.failed,
         "medians": [
             {**dataclasses.asdict(one), "requests_per_cpu_s": one.per_cpu_second, "django_ms": one.django_ms}
             for one in every

@@ -34,6 +34,7 @@ class Results:
     compared: dict[str, int] = field(default_factory=dict)  # per server: how many answers were compared
     left_behind: list[str] = field(default_factory=list)  # names that a worker should have removed
     web_process_mb: dict[str, float] = field(default_factory=dict)  # per report scenario, after its loads
+    failed: dict[str, str] = field(default_factory=dict)  # parts that ended early, each with why
     peers: dict | None = None
     load: dict | None = None
     timeline: dict | None = None
@@ -59,6 +60,7 @@ def restored(told: dict[str, Any]) -> Results:
         compared=told["compared_answers"],
         left_behind=told["left_behind"],
         web_process_mb=told["web_process_mb"],
+        failed=told.get("failed", {}),
         **{name: told.get(name) for name in PARTS},
     )
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -100,6 +100,18 @@ def start(stage: Any, peer: Any, count: int) -> Any:
     except BenchError as reason:
         stage.owned.end_since(mark)
         raise Missing(f"does not start: {str(reason).splitlines()[0]}") from reason
+
+
+def survives(stage: Any, side: Any, work: Callable[[], object]) -> str | None:
+    """Does what loads a side. Where the side has died of it: why; then nothing of it is left running."""
+    try:
+        work()
+    except BenchError as reason:
+        if not side.child.ended():
+            raise
+        end(stage, side)
+        return f"died under load: {str(reason).splitlines()[0]}"
+    return None
 
 
 def end(stage: Any, side: Any) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,28 @@ def test_a_peer_that_does_not_start_is_missing_and_leaves_nothing(
     assert found["missing"] == {"broken (orders)": "does not start: it does not listen"}
     assert [one["name"] for workload in found["workloads"] for one in workload["sides"]] == ["tuned Python"]
     assert peers.tables(found)[-1].rows == [["broken (orders)", "does not start: it does not listen"]]
+
+
+def test_a_peer_that_dies_under_load_is_told_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = sides.load
+
+    def deadly(stage: Stage, side: Side, workload: sides.Workload, seconds: float, *more: Any) -> Any:
+        if side.child.what == "numpy_view" and seconds == 1.0:  # a round, not the warming up
+            side.child.stop(0.1)
+        return load(stage, side, workload, seconds, *more)
+
+    monkeypatch.setattr(sides, "load", deadly)
+    plan = peers.Plan(
+        users=2, rounds=2, seconds=1.0, warm_up=1.5, search=False, arrivals=0, names=("plain Python", "numpy")
+    )
+    with Owned() as owned:
+        found = peers.measure(owned, tmp_path, plan)
+    (name, reason), *others = found["missing"].items()
+    assert (name, others) == ("numpy (table)", []) and reason.startswith("died under load: "), found["missing"]
+    told = [(workload["group"], one["name"]) for workload in found["workloads"] for one in workload["sides"]]
+    assert told == [("orders", "plain Python"), ("table", "plain Python")] and found["left_behind"] == []
 
 
 @pytest.fixture(scope="module")
