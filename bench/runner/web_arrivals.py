@@ -19,7 +19,7 @@ from .arrivals import Seen, closed_loop, open_loop
 
 USERS = 16
 """In flight when the capacity is measured."""
-OUTCOMES = {
+OUTCOMES: dict[int, str] = {
     HTTPStatus.SERVICE_UNAVAILABLE: "busy",
     HTTPStatus.TOO_MANY_REQUESTS: "busy",
     HTTPStatus.GATEWAY_TIMEOUT: "timeout",
@@ -115,7 +115,7 @@ async def ask(web: Web, due: float, deadline: float, seen: Seen) -> None:
         if status == HTTPStatus.OK:
             what = "in_time" if in_time else "late"
         else:
-            what, told = OUTCOMES.get(HTTPStatus(status), "other"), f"HTTP {status}"
+            what, told = OUTCOMES.get(status, "other"), f"HTTP {status}"
     except TimeoutError:
         what = "gave_up"
     except OSError as reason:

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bench.runner import load
+from bench.runner import load, sides
 from bench.runner.k6 import Generated
+from bench.runner.owned import Owned
 from bench.runner.paths import ROOT
 
 
@@ -96,3 +99,21 @@ def test_a_low_rate_lasts_until_its_requests_carry_a_p99() -> None:
     plan = load.Plan(seconds=4.0, requests=1000)
     assert [plan.lasting(rate) for rate in (1000.0, 125.0, 10.0)] == [4.0, 8.0, 12.0]
     assert load.QUICK.lasting(1.0) == load.QUICK.seconds
+
+
+def test_a_side_that_dies_is_told_and_the_others_are_loaded_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sides.load
+
+    def deadly(stage: Any, side: Any, workload: Any, seconds: float, users: int, rate: float | None = None) -> Any:
+        if side.child.what == "numpy_view" and rate is not None:
+            side.child.stop(0.1)
+        return whole(stage, side, workload, seconds, users, rate)
+
+    monkeypatch.setattr(sides, "load", deadly)
+    with Owned() as owned:
+        found = load.measure(owned, tmp_path, replace(load.CHECK, names=("plain Python", "numpy")))
+    (name, reason), *others = found["missing"].items()
+    assert (name, others) == ("numpy (table)", []) and reason.startswith("died under load: "), found["missing"]
+    told = {workload["group"]: [one["name"] for one in workload["sides"]] for workload in found["workloads"]}
+    assert told == {"orders": ["plain Python"], "table": ["plain Python"]} and found["left_behind"] == []
+    assert all(one["points"] and one["concurrency"] for workload in found["workloads"] for one in workload["sides"])
