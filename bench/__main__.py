@@ -135,9 +135,10 @@ def alone(name: str, plan: Any, results: Path) -> None:
     part = parts.named(name)
     described = machine.describe()
     folder = report.new_folder(results)
-    console.print(f"about {clock(part.planned_seconds(plan))} min", highlight=False)
-    with Owned() as owned:
-        found = part.measure(owned, folder / "logs", plan)
+    planned = part.planned_seconds(plan)
+    progress = RunProgress(planned, console)
+    with Owned() as owned, progress.shown(), progress.step(part.doing, planned):
+        found = part.measure(owned, folder / "logs", plan, progress.say)
     shown = part.tables(found)
     if judged := part.verdicts(found):
         shown = [*shown, tables.judged(judged)]

@@ -21,6 +21,7 @@ from . import child, data, usage, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import binary
+from .say import Say, quiet
 from .tables import Table, spread
 from .targets import Verdict
 
@@ -88,7 +89,7 @@ def connected(place: Path) -> Iterator[Callable[[str, bytes], bytes]]:
         yield ask
 
 
-def measure(owned: Owned, logs: Path, plan: Plan = Plan()) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan = Plan(), say: Say = quiet) -> dict:
     """`rows`: for each entry and size both ways, medians over the rounds; the shape is in bench/README.md."""
     import molt_accel
     from molt_accel import codecs
@@ -107,6 +108,7 @@ def measure(owned: Owned, logs: Path, plan: Plan = Plan()) -> dict:
             ("order_summary", codecs.JSON, (data.orders(lines) for lines in LINES)),
         ):
             for number, payload in enumerate(payloads):
+                say(f"{entry} with and without shared memory, {len(payload):,} bytes")
                 asks: dict[str, tuple[Ask, int]] = {
                     MOLT: (
                         lambda sent, entry=entry, codec=codec: client.exchange(entry, sent, codec, codec, TIMEOUT).body,

@@ -10,6 +10,7 @@ from .errors import BenchError
 from .owned import Owned
 from .paths import ROOT
 from .queries import ENVIRONMENT, SCALES
+from .say import Say, quiet
 from .tables import Table, size
 from .targets import Verdict
 
@@ -20,13 +21,13 @@ HUGE_BYTES = 1 << 30  # of S5
 GRACE = 90.0  # a question that is being asked is answered first; then the worker is ended
 
 
-def measure(owned: Owned, logs: Path, scale: str) -> dict:
+def measure(owned: Owned, logs: Path, scale: str, say: Say = quiet) -> dict:
     """What `python -m bench.runner.queries SCALE` finds, in a process of its own: it wants its own threads."""
     out = logs / "queries.json"
     out.unlink(missing_ok=True)
     command: child.Command = [sys.executable, "-m", "bench.runner.queries", scale, out]
     running = child.start(owned, "the questions", command, logs / "queries.log", ENVIRONMENT, cwd=ROOT, grace=GRACE)
-    status = running.wait(MOST_SECONDS)
+    status = running.follow(say, MOST_SECONDS)
     if status:
         raise BenchError(f"{running} ended with status {status}. Its last lines:\n{running.tail()}")
     owned.end(running)

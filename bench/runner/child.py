@@ -11,8 +11,10 @@ from pathlib import Path
 
 from .errors import BenchError
 from .owned import Owned
+from .say import Say
 
 GRACE_SECONDS = 10.0
+LOOK_SECONDS = 1.0
 
 Command = Sequence[str | Path]
 
@@ -56,8 +58,22 @@ class Child:
     def wait(self, seconds: float | None = None) -> int:
         """The command's exit status, negative for a signal. Raises BenchError when it takes longer than `seconds`."""
         if not self.ended(seconds):
-            raise BenchError(f"{self} has not ended within {seconds:.0f} s", f"its output is in {self.log}")
+            raise self._late(seconds)
         return self._reap()
+
+    def follow(self, say: Say, seconds: float) -> int:
+        """`wait`, which tells each last line that the command prints meanwhile."""
+        began, told = time.monotonic(), ""
+        while not self.ended(LOOK_SECONDS):
+            if time.monotonic() - began > seconds:
+                raise self._late(seconds)
+            if (line := self.tail(1)) != told:
+                say(line)
+                told = line
+        return self._reap()
+
+    def _late(self, seconds: float | None) -> BenchError:
+        return BenchError(f"{self} has not ended within {seconds:.0f} s", f"its output is in {self.log}")
 
     def stop(self, grace: float = GRACE_SECONDS) -> int:
         """Asks the command to end, makes it end after `grace` seconds, and ends what it left in its group."""

@@ -18,6 +18,7 @@ from . import child, data, percentile, turns, usage, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import ROOT
+from .say import Say, quiet
 from .scenarios import OFFLOAD
 from .tables import Table
 from .targets import Verdict
@@ -58,7 +59,7 @@ def planned_seconds(plan: Plan) -> float:
     return SETUP + plan.rounds * (loops + processes)
 
 
-def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """`series`: for each entry its points by calls in flight; `clients`: the points by client processes."""
     bodies = {ECHO: logs / "echo-64.bin", ORDERS: data.body(OFFLOAD)}
     logs.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,7 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     loops: dict[tuple[str, int], list[dict]] = {}
     processes: dict[int, list[dict]] = {}
     for number in range(plan.rounds):
+        say(f"round {number + 1} of {plan.rounds}")
         for count in turns.order(plan.in_flight, number):
             for entry, body in bodies.items():
                 loops.setdefault((entry, count), []).append(loop(owned, engine, logs, entry, body, count, plan.seconds))

@@ -14,6 +14,7 @@ from typing import Any
 from . import percentile, sides, turns, worker
 from .k6 import Generated
 from .owned import Owned
+from .say import Say, quiet
 from .sides import Workload
 from .tables import Table
 from .targets import Verdict
@@ -93,7 +94,7 @@ class Loaded:
 class Run:
     """One run of the plan."""
 
-    def __init__(self, owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> None:
+    def __init__(self, owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> None:
         from bench.peers.peer import Stage
 
         self._plan, self._say = plan, say
@@ -126,15 +127,15 @@ class Run:
         fastest = max((one.capacity for one in running), default=0.0)
         for number, share in enumerate(self._plan.shares):
             rate = max(1.0, share * fastest)
+            self._say(f"{workload.group}: {rate:,.0f} requests/s arriving")
             for one in turns.order([one for one in running if one.keeps_up], number):
                 if not self._survives(workload, one, lambda one=one, rate=rate: self._arrivals(workload, one, rate)):
                     running.remove(one)
-            self._say(f"{workload.group}: {rate:,.0f} requests/s arriving")
         for number, users in enumerate(self._plan.users):
+            self._say(f"{workload.group}: {users} users")
             for one in turns.order(running, number):
                 if not self._survives(workload, one, lambda one=one, users=users: self._users(workload, one, users)):
                     running.remove(one)
-            self._say(f"{workload.group}: {users} users")
         for one in running:
             sides.end(self._stage, one.side)
         return {
@@ -219,7 +220,7 @@ def told(one: Loaded) -> dict:
     }  # fmt: skip
 
 
-def measure(owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """Everything that the plan asks for."""
     return Run(owned, logs, plan, say).all()
 

@@ -82,7 +82,7 @@ class Run:
         """What a part has found. One that fails is told at the end: an hour of the others is not thrown away for it."""
         mark = self._owned.mark()
         try:
-            return part.measure(self._owned, self._logs, plan)
+            return part.measure(self._owned, self._logs, plan, self._progress.say)
         except BenchError as reason:
             self._owned.end_since(mark)
             self._results.failed[part.name] = str(reason)

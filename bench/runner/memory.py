@@ -19,6 +19,7 @@ from .child import Child, until
 from .errors import BenchError
 from .owned import Owned
 from .paths import DJANGO, ROOT
+from .say import Say, quiet
 from .tables import Table
 from .targets import Verdict
 
@@ -73,16 +74,16 @@ def fitting(plan: Plan, memory: int, shm: int) -> tuple[Plan, str | None]:
     )
 
 
-def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """The growth of all processes together when they have read every byte of the table, in MB, by each way."""
     fitted, why = fitting(plan, psutil.virtual_memory().available, shutil.disk_usage(worker.SHM).free)
+    say(f"{fitted.processes} processes read one table of {fitted.mib:,} MiB")
+    in_arena = shared(owned, logs, fitted)
+    say(f"{fitted.processes} processes with a copy each")
+    copied = copies(owned, logs, fitted)
     return {
-        "mib": fitted.mib,
-        "processes": fitted.processes,
-        "scaled_down": why,
-        "shared": shared(owned, logs, fitted),
-        "copies": copies(owned, logs, fitted),
-    }
+        "mib": fitted.mib, "processes": fitted.processes, "scaled_down": why, "shared": in_arena, "copies": copied,
+    }  # fmt: skip
 
 
 def shared(owned: Owned, logs: Path, plan: Plan) -> dict:

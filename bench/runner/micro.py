@@ -18,6 +18,7 @@ from . import break_even, calls, child, footprint, usage, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import EXPORTS, binary
+from .say import Say, quiet
 from .worker import Worker
 
 MB = 1e6
@@ -45,16 +46,22 @@ def planned_seconds(plan: Plan) -> float:
     return 6.0 + 4.2 * plan.rounds + 0.5 * plan.starts + 0.3 * plan.imports + 0.9 * plan.processes
 
 
-def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """All figures, in microseconds per call, milliseconds and MB (10^6 bytes); medians of alternating rounds."""
+    say("the worker's start")
     started = [first_answer_ms(owned, logs) for _ in range(plan.starts)]
     engine = worker.start(owned, logs / "worker-micro.log")
     try:
         idle_mb = usage.private_mb(engine.pid)
+        say("single calls")
         echoes = calls.measure(owned, engine, logs, plan.rounds)
+        say("callers without pause")
         saturated = calls.saturated(owned, engine, logs)
+        say("the entry `compute`")
         compute = _compute(engine, plan.rounds)
+        say("where an entry begins to pay")
         pays = break_even.measure(owned, engine, logs, plan.rounds)
+        say("what the client adds to Django")
         client_mb = footprint.client_mb(owned, engine, logs, plan.processes)
     finally:
         worker.stop(owned, engine)

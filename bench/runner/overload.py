@@ -11,10 +11,12 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import child, data, manifest, percentile, servers, turns, worker
+from . import child, data, manifest, percentile, servers, turns, usage, worker
+from .child import Child
 from .errors import BenchError
 from .owned import Owned
 from .paths import ROOT
+from .say import Say, quiet
 from .scenarios import OFFLOAD, at_lines
 from .servers import Server
 from .tables import Table
@@ -25,6 +27,9 @@ CLIENT, ASGI, WSGI = "client", "ASGI", "WSGI"
 PATHS = {ASGI: "/aoffload/", WSGI: "/offload/"}
 COMMANDS = {ASGI: "granian-asgi", WSGI: "gunicorn"}
 JUDGED = (CLIENT, ASGI)
+SETTLING = 2.0
+"""Seconds until a server is through with a rate; for the planned length."""
+SETTLE_SECONDS = 120.0
 OUTCOMES = ("in_time", "late", "busy", "timeout", "gave_up", "other")
 
 
@@ -74,7 +79,7 @@ class Step:
         return self.in_time / self.seconds
 
 
-def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """`capacity` by place, `steps` in order, and `left_behind`: names that a worker should have removed."""
     exports = manifest.changed(owned, timeout_ms=int(plan.deadline * 1000))
     body = data.body(at_lines(plan.lines)[1])
@@ -91,9 +96,11 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
         if place in COMMANDS:
             server = servers.start(owned, COMMANDS[place], engine.shm, logs / f"{name}.log", more)
         at = Place(owned, logs, place, engine, server, body, plan)
+        say(f"{name}: a closed loop")
         capacity[place] = at.capacity()
         asked = {}
         for share in turns.order(plan.shares, number):
+            say(f"{name}: {share:g} times its {capacity[place]:,.0f} requests/s")
             asked[share] = at.step(share, capacity[place])
             engine.child.fail_if_ended()
         steps += [asked[share] for share in plan.shares]
@@ -125,6 +132,8 @@ class Place:
     def step(self, share: float, capacity: float) -> Step:
         """Requests arrive at that share of what can be answered."""
         rate, seconds = max(1.0, share * capacity), self.plan.seconds
+        if self.server is not None:
+            settle(self.server.child)
         return Step(self.name, share, rate, seconds, **self._seen(rate, seconds))
 
     def _seen(self, rate: float, seconds: float) -> dict:
@@ -143,6 +152,12 @@ class Place:
         if status:
             raise BenchError(f"{running} failed. Its last lines:\n{running.tail()}")
         return json.loads(running.tail(1))
+
+
+def settle(server: Child) -> None:
+    """Waits until a server is through with what an earlier rate left: it works on requests whose clients have hung up,
+    and a rate that it could well answer would find their queue."""
+    child.until(lambda: usage.at_rest(server.pid), f"that {server} has nothing left to do", SETTLE_SECONDS, server)
 
 
 def peaks(found: dict) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The parts of a run: what is measured beside the loads of measure.py, each also by a command of its own.
 
-A part is a module with `measure(owned, logs, plan)`, whose answer goes into the JSON as it is, `planned_seconds(plan)`, and
-`tables(found)` and `verdicts(found)` of that answer. It is found by its name: in Settings lies its plan, in Results its answer.
+A part is a module with `measure(owned, logs, plan, say)`, whose answer goes into the JSON as it is and which says what it
+does while it does it, `planned_seconds(plan)`, and `tables(found)` and `verdicts(found)` of that answer. It is found by
+its name: in Settings lies its plan, in Results its answer.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from . import (
 from .figures import Figures
 from .owned import Owned
 from .results import Results
+from .say import Say
 from .tables import Table
 from .targets import Verdict
 
@@ -37,7 +39,7 @@ class Part:
 
     name: str
     doing: str
-    measure: Callable[[Owned, Path, Any], dict]
+    measure: Callable[[Owned, Path, Any, Say], dict]
     planned_seconds: Callable[[Any], float]
     tables: Callable[[dict], list[Table]]
     verdicts: Callable[[dict], list[Verdict]]
@@ -49,7 +51,7 @@ class Part:
 
 
 def _overload_seconds(plan: overload.Plan) -> float:
-    return 3 * (4.0 + plan.capacity_seconds + len(plan.shares) * plan.seconds)
+    return 3 * (4.0 + plan.capacity_seconds + len(plan.shares) * (plan.seconds + overload.SETTLING))
 
 
 ALL = (

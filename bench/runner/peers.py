@@ -14,6 +14,7 @@ from . import ablation, percentile, sides, turns, worker
 from .k6 import Generated
 from .owned import Owned
 from .paths import binary
+from .say import Say, quiet
 from .sides import Workload
 from .tables import Table
 from .targets import Verdict
@@ -87,7 +88,7 @@ class Measured:
 class Run:
     """One run of the plan."""
 
-    def __init__(self, owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> None:
+    def __init__(self, owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> None:
         from bench.peers.peer import Stage
 
         self._owned, self._logs, self._plan, self._say = owned, logs, plan, say
@@ -118,7 +119,7 @@ class Run:
         without = None
         if not self._plan.names:
             self._say("the same entries with and without shared memory")
-            without = ablation.measure(self._owned, self._logs, self._plan.without)
+            without = ablation.measure(self._owned, self._logs, self._plan.without, self._say)
             left += without.pop("left_behind")
         return {
             "users": self._plan.users, "rounds": self._plan.rounds, "seconds": self._plan.seconds, "cores": catalog.CORES,
@@ -129,10 +130,10 @@ class Run:
         expected = sides.right_answers(self._stage, workload)
         every = [one for one in chosen if self._ready(workload, one, expected)]
         for number in range(1, self._plan.rounds + 1):
+            self._say(f"{workload.group}: round {number} of {self._plan.rounds}")
             for one in turns.order(every, number):
                 if not self._survives(workload, one, lambda one=one: self._round(workload, one)):
                     every.remove(one)
-            self._say(f"{workload.group}: round {number} of {self._plan.rounds}")
         rate = 0.0
         if every:
             slowest = min(median(generated.rps for generated, _ in one.rounds) for one in every)
@@ -290,7 +291,7 @@ def told(one: Measured) -> dict:
     }
 
 
-def measure(owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """Everything that the plan asks for; the shape is in bench/README.md."""
     return Run(owned, logs, plan, say).all()
 

@@ -34,12 +34,13 @@ class _Line(Progress):
 class RunProgress:
     """Progress along a plan whose steps have known lengths: loads last as long as they are told to.
 
-    On a terminal one line that moves; elsewhere (CI, a pipe) a line at the beginning of each step.
+    On a terminal one line that moves; elsewhere (CI, a pipe) a line at the beginning of each step, and whenever one says
+    what it does.
     """
 
     def __init__(self, total_seconds: float, console: Console) -> None:
         self.total = total_seconds
-        self.doing = "starting"
+        self.doing = self._what = "starting"
         self._done = 0.0
         self._step = 0.0
         self._began = time.monotonic()
@@ -62,11 +63,19 @@ class RunProgress:
     @contextmanager
     def step(self, doing: str, seconds: float) -> Iterator[None]:
         """One step of the plan, expected to take so many seconds."""
-        self.doing, self._step, self._began = doing, seconds, time.monotonic()
-        if not self._console.is_terminal:
-            self._console.print(f"[{clock(self.left())} left] {doing}", highlight=False, markup=False, soft_wrap=True)
+        self._what, self._step, self._began = doing, seconds, time.monotonic()
+        self._does(doing)
         try:
             yield
         finally:
             self._done += seconds
             self._step = 0.0
+
+    def say(self, text: str) -> None:
+        """What the step does now."""
+        self._does(f"{self._what}: {text}")
+
+    def _does(self, doing: str) -> None:
+        self.doing = doing
+        if not self._console.is_terminal:
+            self._console.print(f"[{clock(self.left())} left] {doing}", highlight=False, markup=False, soft_wrap=True)

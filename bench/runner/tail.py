@@ -16,6 +16,7 @@ from . import causes, child, data, evidence, percentile, servers, steady, worker
 from .errors import BenchError
 from .owned import Owned
 from .paths import DJANGO, ROOT
+from .say import Say, quiet
 from .scenarios import OFFLOAD, at_lines
 from .servers import Server
 from .tables import Table
@@ -65,7 +66,7 @@ def planned_seconds(plan: Plan) -> float:
     return len(PLACES) * (SETUP + plan.capacity_seconds + sum(seconds + 1.5 for _, seconds in plan.loads))
 
 
-def measure(owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """`places`, each with its capacity and its loads."""
     body = data.body(at_lines(plan.lines)[1])
     shown, left = [], []
@@ -75,12 +76,12 @@ def measure(owned: Owned, logs: Path, plan: Plan, say=lambda text: None) -> dict
         pauses = logs / f"tail-pauses-{name}"
         server = None if name == CLIENT else start(owned, name, engine, logs, pauses)
         at = Place(owned, logs, name, engine, server, body, pauses)
+        say(f"{title}: a closed loop")
         capacity = at.capacity(plan.capacity_seconds)
-        say(f"{title}: {capacity:,.0f} requests/s in a closed loop")
         loads = []
         for share, seconds in plan.loads:
+            say(f"{title}: {seconds:,.0f} s at {share:.0%} of {capacity:,.0f} requests/s")
             loads.append(at.load(share, share * capacity, seconds))
-            say(f"{title}: {seconds:,.0f} s at {share:.0%}: the longest request took {loads[-1]['max_ms']:,.1f} ms")
         if server is not None:
             server.child.fail_if_ended()
             owned.end(server.child)

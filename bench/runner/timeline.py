@@ -22,6 +22,7 @@ from .child import until
 from .errors import BenchError
 from .owned import Owned
 from .paths import ROOT
+from .say import Say, quiet
 from .scenarios import at_lines
 from .tables import Table
 from .targets import Verdict
@@ -79,7 +80,7 @@ class Moment:
     """When `molt-shm-stat` named the next worker; looked at every 20 ms."""
 
 
-def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """`places`: for each its rate, the moments, and all requests in columns; seconds count from the first due one."""
     exports = manifest.changed(owned, timeout_ms=int(plan.deadline * 1000), idempotent=True)
     body = data.body(at_lines(plan.lines)[1])
@@ -91,9 +92,11 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
         server = None
         if place in overload.COMMANDS:
             server = servers.start(owned, name, engine.shm, logs / f"timeline-{name}.log", more)
+        say(f"{name}: a closed loop")
         loads = overload.Plan(capacity_seconds=plan.capacity_seconds, deadline=plan.deadline, lines=plan.lines)
         capacity = overload.Place(owned, logs, place, engine, server, body, loads).capacity()
         rate = round(min(plan.most, max(5.0, plan.share * capacity)), 1)
+        say(f"{name}: {rate:,.0f} requests/s arriving, a kill and an upgrade")
         disturber = Disturber(engine, plan.seconds)
         disturber.start()
         if server is None:

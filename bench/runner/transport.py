@@ -11,6 +11,7 @@ from . import child
 from .errors import BenchError
 from .owned import Owned
 from .paths import binary
+from .say import Say, quiet
 from .tables import CALL, Table, call, size
 from .targets import Verdict
 
@@ -38,7 +39,7 @@ def planned_seconds(plan: Plan) -> float:
     return plan.seconds
 
 
-def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
+def measure(owned: Owned, logs: Path, plan: Plan, say: Say = quiet) -> dict:
     """What the program measures."""
     folder = owned.start(
         lambda: Path(tempfile.mkdtemp(prefix="molt-bench-")), partial(shutil.rmtree, ignore_errors=True)
@@ -58,7 +59,7 @@ def measure(owned: Owned, logs: Path, plan: Plan) -> dict:
     command += [plan.scale] if plan.scale else []
     command += [word for part in plan.parts for word in ("--part", part)]
     running = child.start(owned, "molt-transport-bench", command, log)
-    if running.wait(LONGEST_SECONDS):
+    if running.follow(say, LONGEST_SECONDS):
         raise BenchError(f"{running} failed. Its last lines:\n{running.tail()}")
     report = json.loads(out.read_text())
     for thing in (running, name, folder):

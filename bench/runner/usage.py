@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import psutil
 
 MB = 1e6
+REST_SECONDS, REST_SHARE = 0.25, 0.05
+"""For how long a process is watched, and what share of one core it may take all the same."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,22 @@ def cpu_seconds(pid: int) -> float:
     """CPU seconds of one process, all its threads, to the nanosecond (a process tree's are counted in hundredths)."""
     # The kernel's numbering of other processes' clocks, as clock_getcpuclockid(3) computes it.
     return time.clock_gettime(~pid << 3 | 2)
+
+
+def at_rest(pid: int) -> bool:
+    """Whether a process tree has next to nothing to do, watched for a quarter of a second."""
+
+    def spent() -> float:
+        total = 0.0
+        for process in (root, *root.children(recursive=True)):
+            with suppress(OSError):
+                total += cpu_seconds(process.pid)
+        return total
+
+    root = psutil.Process(pid)
+    before = spent()
+    time.sleep(REST_SECONDS)
+    return spent() - before < REST_SECONDS * REST_SHARE
 
 
 def since(before: Usage, after: Usage) -> Usage:

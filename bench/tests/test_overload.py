@@ -15,11 +15,14 @@ from pathlib import Path
 import molt_accel
 import pytest
 
-from bench.runner import arrivals, data, k6, overload
+from bench.runner import arrivals, child, data, k6, overload, usage
+from bench.runner.owned import Owned
 from bench.runner.paths import ROOT
 from bench.runner.scenarios import at_lines
+from bench.runner.servers import Server
 
 OUTCOMES = overload.OUTCOMES
+NO_TIMES = {**dict.fromkeys(arrivals.FIGURES), "max_ms": None, "behind_p99_ms": 0.0}
 
 
 class Stub:
@@ -136,6 +139,19 @@ def test_at_a_web_server_every_status_is_an_outcome(slow_server: str) -> None:
     assert at_the_web(f"{slow_server}/200/", 0.0, 0.5, 20.0)["in_time"] >= 5, "a closed loop"
 
 
+# Works for a second on what clients left that have hung up.
+BEHIND = "import time\nwhile time.process_time() < 1.0: pass\ntime.sleep(600)"
+
+
+def test_a_rate_begins_when_the_server_is_through_with_the_one_before(tmp_path: Path) -> None:
+    with Owned() as owned:
+        behind = child.start(owned, "a server", [sys.executable, "-c", BEHIND], tmp_path / "log")
+        server = Server("gunicorn", "http://127.0.0.1:1", behind)
+        place = overload.Place(owned, tmp_path, overload.WSGI, None, server, tmp_path, overload.CHECK)
+        place._seen = lambda rate, seconds: {**dict.fromkeys(OUTCOMES, 0), **NO_TIMES, "sent": usage.of(behind.pid).cpu_s}
+        assert place.step(1.0, 10.0).sent >= 0.95
+
+
 def step(place: str, share: float, in_time: int, p999: float) -> dict:
     """One rate, as a run would have told it."""
     counts = {**dict.fromkeys(OUTCOMES, 0), "in_time": in_time, "busy": 5}
@@ -167,6 +183,8 @@ def test_every_place_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "overload", "--check", "--results", str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    for place in ("client", "granian-asgi", "gunicorn"):
+        assert f"{place}: a closed loop" in ran.stdout and f"{place}: 2 times its" in ran.stdout, "it says what it does"
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     found = json.loads((folder / "overload.json").read_text())
     assert [(one["place"], one["share"]) for one in found["steps"]] == [

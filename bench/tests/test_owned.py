@@ -116,6 +116,32 @@ def test_a_child_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> No
             until(lambda: False, "readiness", 20, dying)
 
 
+# Says a line, and another once it has been told that somebody has read the first.
+LINES = """
+import os, sys, time
+print("round 1", flush=True)
+while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+print("round 2", flush=True)
+exit(3)
+"""
+
+
+def test_who_follows_a_child_is_told_what_it_says(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def say(line: str) -> None:
+        heard.append(line)
+        (tmp_path / "heard").touch()
+
+    with Owned() as owned:
+        command = [sys.executable, "-c", LINES, str(tmp_path / "heard")]
+        assert child.start(owned, "rounds", command, tmp_path / "log").follow(say, 60) == 3
+        assert "round 1" in heard
+        endless = child.start(owned, "endless", [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "log")
+        with pytest.raises(BenchError, match="has not ended within 0 s"):
+            endless.follow(say, 0.1)
+
+
 def test_a_command_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with Owned() as owned, pytest.raises(BenchError, match="nothing does not start"):
         child.start(owned, "nothing", [tmp_path / "nothing"], tmp_path / "log")

@@ -24,6 +24,17 @@ def test_elsewhere_than_on_a_terminal_each_step_is_a_line() -> None:
     assert run.left() == 0
 
 
+def test_a_long_step_says_what_it_does() -> None:
+    out = io.StringIO()
+    run = RunProgress(90, Console(file=out))
+    with run.shown(), run.step("overload", 90):
+        run.say("client: a closed loop")
+        run.say("client: [twice] that")
+    lines = out.getvalue().splitlines()
+    assert lines[1:] == ["[1:30 left] overload: client: a closed loop", "[1:30 left] overload: client: [twice] that"]
+    assert run.doing == "overload: client: [twice] that", "the terminal's line shows the same"
+
+
 def test_time_left_follows_the_clock_and_waits_for_a_late_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)

@@ -1,6 +1,7 @@
 """CPU and memory of process trees."""
 
 import os
+import signal
 import subprocess
 import sys
 from multiprocessing import shared_memory
@@ -8,6 +9,7 @@ from multiprocessing import shared_memory
 import pytest
 
 from bench.runner import usage
+from bench.runner.child import until
 
 MIB = 1 << 20
 # A parent that idles while its child burns CPU and fills memory; a line on standard output when that is done.
@@ -42,6 +44,28 @@ def test_a_tree_that_is_gone_has_no_usage() -> None:
 
 def test_between_two_looks_cpu_is_a_difference_and_memory_the_later() -> None:
     assert usage.since(usage.Usage(2.0, 10.0, 5.0), usage.Usage(5.5, 30.0, 20.0)) == usage.Usage(3.5, 30.0, 20.0)
+
+
+# A parent that idles while its child works for a while and then idles too.
+BUSY = """
+import os, time
+if os.fork():
+    os.wait()
+else:
+    while time.process_time() < 1.0: pass
+    time.sleep(600)
+"""
+
+
+def test_a_tree_is_at_rest_when_its_children_are() -> None:
+    with subprocess.Popen([sys.executable, "-c", BUSY], start_new_session=True) as family:
+        try:
+            until(lambda: usage.of(family.pid).cpu_s > 0.1, "that the child works", 30)
+            assert not usage.at_rest(family.pid)
+            until(lambda: usage.at_rest(family.pid), "that the child is through", 30)
+            assert usage.of(family.pid).cpu_s >= 0.95
+        finally:
+            os.killpg(family.pid, signal.SIGKILL)
 
 
 def test_private_memory_leaves_shared_memory_out() -> None:
