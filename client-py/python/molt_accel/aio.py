@@ -22,7 +22,7 @@ from .errors import MoltClosed, MoltError, MoltTimeout, MoltUnavailable, MoltWor
 from .request import NO_RESEND
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .attachment import Attachment
     from .deadline import Deadline
     from .reply import Reply
     from .request import Request
@@ -57,7 +57,7 @@ _UNAVAILABLE, _WORKER_LOST = 7, 8
 _IDEMPOTENT = b"\x81\xaaidempotent\xc3"  # {"idempotent": True}, as the library writes it
 
 
-def channel_of_running_loop(client: Client, channels: MutableMapping[int, weakref.ref[Channel]]) -> Channel:
+def channel_of_running_loop(client: Attachment, channels: MutableMapping[int, weakref.ref[Channel]]) -> Channel:
     """The channel of `client` in the running loop; opened at the first request from it."""
     loop = asyncio.get_running_loop()
     kept = channels.get(id(loop))
@@ -89,7 +89,7 @@ def _may_run_again(c: Any, flags: int, lost: bool) -> bool:
 class Channel:
     """A `molt_loop`: its descriptor in the event loop's poller, and a future for each request in flight."""
 
-    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, client: Attachment, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.where = client.where
         self.closed = True

@@ -9,6 +9,7 @@ from time import monotonic
 from . import codecs, request
 from .deadline import Deadline
 from .errors import MoltCancelled, MoltError
+from .placing import Placing
 
 TYPE_CHECKING = False  # see molt_accel/__init__.py
 if TYPE_CHECKING:
@@ -101,16 +102,11 @@ class TableInfo:
         )
 
 
-class ResidentTables:
+class ResidentTables(Placing):
     """The part of a client that publishes tables and finds them."""
 
     if TYPE_CHECKING:
 
-        def _placing(self, deadline: Deadline, place: Callable[[], Any], *sources: Any) -> Any: ...
-        async def _aplacing(self, deadline: Deadline, place: Callable[[], Any], *sources: Any) -> Any: ...
-        def _unattached(self) -> Any: ...
-        def _nanoseconds(self, timeout: float | Deadline | None) -> int: ...
-        async def aattach(self, present: bool = False, timeout: float | Deadline | None = None) -> None: ...
         def _run(
             self,
             entry: str,

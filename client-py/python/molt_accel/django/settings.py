@@ -14,7 +14,7 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from ..client import DEFAULT_SHM
+from ..attachment import DEFAULT_SHM
 from ..errors import MoltError
 from .sizes import bytes_of
 
