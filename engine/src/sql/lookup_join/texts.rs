@@ -1,6 +1,6 @@
 //! Keys that are texts: a hash table from each of them to its row.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -9,6 +9,8 @@ use arrow_schema::DataType;
 use datafusion::common::{Result as DfResult, internal_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 /// Most rows of a table: its slots then lie in a core's cache. Of more rows each look waits for memory, one after the other,
 /// where a hash join goes through a batch step by step and has many of them on the way at a time.
@@ -23,17 +25,9 @@ pub fn is_text(data_type: &DataType) -> bool {
 #[derive(Debug)]
 pub struct Texts {
     keys: ArrayRef,
-    /// A power of two, half of them free at least: a text is in the first free slot from that of its hash on.
-    slots: Vec<Slot>,
-    /// Drawn anew for each table: nobody can choose texts that all have one slot.
+    rows: HashTable<u32>,
+    /// Drawn anew for each table, so that texts that are slow in one are not in the next.
     hashes: RandomState,
-}
-
-/// A text's row and one, 0 where there is none; and the upper half of its hash, so that other texts are hardly ever read.
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    row: u32,
-    hash: u32,
 }
 
 impl Texts {
@@ -42,13 +36,12 @@ impl Texts {
         if keys.len() > MOST {
             return Ok(None);
         }
-        let count = (2 * keys.len()).next_power_of_two();
-        let bytes = count * size_of::<Slot>() + keys.to_data().get_slice_memory_size()?;
+        let rows = HashTable::with_capacity(keys.len());
+        let bytes = rows.allocation_size() + keys.to_data().get_slice_memory_size()?;
         if memory.try_grow(bytes).is_err() {
             return Ok(None);
         }
-        let slots = vec![Slot::default(); count];
-        let mut texts = Self { keys: Arc::clone(keys), slots, hashes: RandomState::default() };
+        let mut texts = Self { keys: Arc::clone(keys), rows, hashes: RandomState::default() };
         let each_once = match keys.data_type() {
             DataType::Utf8 => texts.fill(keys.as_string::<i32>()),
             DataType::LargeUtf8 => texts.fill(keys.as_string::<i64>()),
@@ -70,35 +63,23 @@ impl Texts {
 
     /// Whether each text came once.
     fn fill<'a>(&mut self, own: impl StringArrayType<'a> + Copy) -> bool {
+        let hash = |text: &str| self.hashes.hash_one(text.as_bytes());
         for row in (0..own.len()).filter(|row| own.is_valid(*row)) {
             let text = own.value(row);
-            let (at, hash) = self.slot(own, text);
-            if self.slots[at].row != 0 {
-                return false;
-            }
-            self.slots[at] = Slot { row: row as u32 + 1, hash };
+            let is_it = |other: &u32| own.value(*other as usize) == text;
+            match self.rows.entry(hash(text), is_it, |other| hash(own.value(*other as usize))) {
+                Entry::Occupied(_) => return false,
+                Entry::Vacant(free) => free.insert(row as u32),
+            };
         }
         true // null is equal to nothing
     }
 
     fn found<'a>(&self, own: impl StringArrayType<'a> + Copy, keys: impl StringArrayType<'a> + Copy) -> Vec<u32> {
-        (0..keys.len()).map(|at| self.slots[self.slot(own, keys.value(at)).0].row).collect()
-    }
-
-    /// The slot that a text has, or would have, with what is kept of its hash.
-    #[inline]
-    fn slot<'a>(&self, own: impl StringArrayType<'a> + Copy, text: &str) -> (usize, u32) {
-        let mut hasher = self.hashes.build_hasher();
-        hasher.write(text.as_bytes());
-        let hash = hasher.finish();
-        let (last, upper) = (self.slots.len() - 1, (hash >> 32) as u32);
-        let mut at = hash as usize & last;
-        loop {
-            let slot = self.slots[at];
-            if slot.row == 0 || (slot.hash == upper && own.value(slot.row as usize - 1) == text) {
-                return (at, upper);
-            }
-            at = (at + 1) & last;
-        }
+        let place = |text: &str| {
+            let hash = self.hashes.hash_one(text.as_bytes());
+            self.rows.find(hash, |row| own.value(*row as usize) == text).map_or(0, |row| row + 1)
+        };
+        (0..keys.len()).map(|at| place(keys.value(at))).collect()
     }
 }
