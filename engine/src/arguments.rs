@@ -38,7 +38,7 @@ pub struct Arguments {
     /// Shared memory for bodies, results and tables: a size like 256MiB, or auto for what /dev/shm (with --memfd: the
     /// memory that is allowed) has to spare.
     #[arg(long, default_value = "auto", value_name = "SIZE", value_parser = parse_arena)]
-    pub arena: Arena,
+    pub arena: Size,
     /// Threads that run entries [default: one a core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -59,9 +59,10 @@ pub struct Arguments {
     /// Refuse ad-hoc SQL (`client.query`); SQL entries of the manifest still run.
     #[arg(long)]
     pub no_adhoc_sql: bool,
-    /// Memory of all running SQL together: a size like 1GiB. What sorts, groups and joins take counts.
-    #[arg(long, default_value = "1GiB", value_name = "SIZE", value_parser = parse_size)]
-    pub sql_memory: u64,
+    /// Memory of all running SQL together, of which what sorts, groups and joins take counts: a size like 1GiB, or auto for
+    /// a quarter of the memory that this process may still take when it starts.
+    #[arg(long, default_value = "auto", value_name = "SIZE", value_parser = parse_auto)]
+    pub sql_memory: Size,
     /// Disk space for SQL that needs more memory than that: a size like 4GiB; 0: none, it fails then.
     #[arg(long, default_value = "4GiB", value_name = "SIZE", value_parser = parse_size)]
     pub spill: u64,
@@ -122,10 +123,10 @@ impl Arguments {
     }
 }
 
-/// How large the arena is.
+/// How much of something there is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arena {
-    /// What suits the free space of /dev/shm, or the free memory.
+pub enum Size {
+    /// What suits what the machine, or the container, has to spare.
     Auto,
     /// That many bytes.
     Bytes(u64),
@@ -139,16 +140,17 @@ fn parse_grace(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `auto` or a size with its unit.
-fn parse_arena(text: &str) -> Result<Arena, String> {
-    if text.eq_ignore_ascii_case("auto") {
-        return Ok(Arena::Auto);
-    }
-    let bytes = parse_size(text)?;
+fn parse_auto(text: &str) -> Result<Size, String> {
+    if text.eq_ignore_ascii_case("auto") { Ok(Size::Auto) } else { parse_size(text).map(Size::Bytes) }
+}
+
+/// The same, within what an arena may have.
+fn parse_arena(text: &str) -> Result<Size, String> {
     let (least, most) = (1 << 20, 1 << 38);
-    if !(least..=most).contains(&bytes) {
-        return Err(format!("{text} is outside 1MiB to 256GiB"));
+    match parse_auto(text)? {
+        Size::Bytes(bytes) if !(least..=most).contains(&bytes) => Err(format!("{text} is outside 1MiB to 256GiB")),
+        size => Ok(size),
     }
-    Ok(Arena::Bytes(bytes))
 }
 
 /// Reads a size with its unit.
@@ -184,12 +186,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_their_units() {
-        assert_eq!(parse_arena("auto"), Ok(Arena::Auto));
-        assert_eq!(parse_arena("256MiB"), Ok(Arena::Bytes(256 << 20)));
-        assert_eq!(parse_arena("64mb"), Ok(Arena::Bytes(64_000_000)));
-        assert_eq!(parse_arena("2g"), Ok(Arena::Bytes(2 << 30)));
+        assert_eq!(parse_arena("auto"), Ok(Size::Auto));
+        assert_eq!(parse_arena("256MiB"), Ok(Size::Bytes(256 << 20)));
+        assert_eq!(parse_arena("64mb"), Ok(Size::Bytes(64_000_000)));
+        assert_eq!(parse_arena("2g"), Ok(Size::Bytes(2 << 30)));
         for wrong in ["", "MiB", "12 parsecs", "-1MiB", "1", "99999999999GiB", "1.5GiB"] {
             assert!(parse_arena(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(parse_auto("auto"), Ok(Size::Auto));
+        assert_eq!(parse_auto("1"), Ok(Size::Bytes(1)), "only an arena has a least size");
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use molt_ipc_shm::layout::Geometry;
+use molt_ipc_shm::memory::Memory;
 use molt_ipc_shm::nameless;
 use molt_ipc_shm::segment::{AutoArena, Blueprint, Claim, OwnedSegment, SegmentError, auto_arena};
 use molt_ipc_shm::socket_path::PathError;
@@ -16,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::{info, warn};
 
 use crate::adoption::Predecessor;
-use crate::arguments::{Arena, Arguments, Handed};
+use crate::arguments::{Arguments, Handed, Size};
 use crate::dispatch::Dispatcher;
 use crate::entries::{self, Registry};
 use crate::inheritance::Inheritance;
@@ -45,9 +46,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 
     let manifest = Manifest::find(arguments.exports.as_deref())?;
     let spill = spill_folder(arguments)?;
+    let (sql_memory, sql_memory_note) = memory_for_sql(arguments.sql_memory);
     let sql = SqlEngine::new(SqlLimits {
         threads,
-        memory_bytes: usize::try_from(arguments.sql_memory).unwrap_or(usize::MAX),
+        memory_bytes: sql_memory,
         spill: spill.as_ref().map(|folder| Spill { folder: folder.path().to_owned(), bytes: arguments.spill }),
         ..SqlLimits::default()
     })?;
@@ -141,6 +143,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         shm = if arguments.memfd { "none (memfd)" } else { &arguments.shm },
         socket = %plan.socket.display(),
         arena = arena_note,
+        sql_memory = sql_memory_note,
         threads,
         queue = arguments.queue,
         entries = names,
@@ -174,6 +177,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         std::process::exit(0);
     }
     Ok(if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED_LATER) })
+}
+
+/// The bytes that SQL may take, and what to say about them.
+fn memory_for_sql(size: Size) -> (usize, String) {
+    let (bytes, from) = match size {
+        Size::Bytes(bytes) => (bytes, String::new()),
+        Size::Auto => {
+            let Memory { free, limit } = Memory::left();
+            // The arena, entries and the machine's other programs need theirs.
+            (free / 4, format!(" (auto: {} are free by {limit})", mib(free)))
+        }
+    };
+    (usize::try_from(bytes).unwrap_or(usize::MAX), format!("{}{from}", mib(bytes)))
 }
 
 /// Where SQL may spill to. A default place that cannot be used costs the spilling; one that somebody named, the start.
@@ -210,17 +226,20 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
+fn mib(bytes: u64) -> String {
+    format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
 /// The sizes of the segment, and what to say about the arena.
 fn blueprint(arguments: &Arguments, entries: usize, tables: u64) -> Result<(Blueprint, String), String> {
-    let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64);
     // In an upgrade two arenas are there at a time, and what is too large for the rest becomes smaller.
     let shrunk = |auto: &AutoArena| match auto.former {
         Some(former) if former > auto.bytes => format!(", the former worker has {}", mib(former)),
         _ => String::new(),
     };
     let (bytes, note) = match arguments.arena {
-        Arena::Bytes(bytes) => (bytes, mib(bytes)),
-        Arena::Auto if arguments.memfd => {
+        Size::Bytes(bytes) => (bytes, mib(bytes)),
+        Size::Auto if arguments.memfd => {
             let auto = nameless::auto_arena(&arguments.socket(), tables);
             if auto.bytes < 1 << 20 {
                 return Err(format!("only {} of memory are free; hint: allow more memory", mib(auto.free)));
@@ -228,7 +247,7 @@ fn blueprint(arguments: &Arguments, entries: usize, tables: u64) -> Result<(Blue
             let note = format!("{} (auto: {} of memory are free{})", mib(auto.bytes), mib(auto.free), shrunk(&auto));
             (auto.bytes, note)
         }
-        Arena::Auto => {
+        Size::Auto => {
             let auto = auto_arena(&arguments.shm, tables);
             let auto = auto.map_err(|error| format!("cannot look at /dev/shm: {error}"))?;
             if auto.bytes < 1 << 20 {

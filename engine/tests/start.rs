@@ -59,6 +59,20 @@ fn one_line_says_what_listens_where() {
 }
 
 #[test]
+fn sql_takes_a_quarter_of_the_memory_that_is_free_unless_told() {
+    let stated = |worker: &Worker| {
+        let log = worker.log();
+        let (_, rest) = log.split_once("sql_memory=\"").unwrap_or_else(|| panic!("no memory for SQL in {log}"));
+        rest.split_once('"').expect("its end").0.to_owned()
+    };
+    assert_eq!(stated(&Worker::plain(&["--sql-memory", "12MiB"])), "12 MiB");
+    let auto = stated(&Worker::plain(&[]));
+    let numbers: Vec<u64> = auto.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect();
+    let (own, free) = (numbers[0], numbers[1]);
+    assert!(auto.contains("(auto: ") && own.abs_diff(free / 4) <= 1 && free > 0, "{auto}");
+}
+
+#[test]
 fn help_shows_every_flag_with_examples_and_version_is_the_packages() {
     let folder = Folder::new();
     let (code, help, _) = run(common::WORKER, folder.path(), &["--help"]);

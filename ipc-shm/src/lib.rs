@@ -8,6 +8,7 @@
 //! | `mapping`, `word` | the only ways to touch the bytes; the atomics among them |
 //! | `segment`, `locks` | the shared-memory object: made, named, found, checked; who may change its name |
 //! | `nameless` | a segment without a name |
+//! | `memory` | how much memory a process may still take |
 //! | `address`, `socket_path` | where a worker is found; who has the path of a socket |
 //! | `ring`, `frame`, `trace` | frames in a ring; what a frame says, and of which trace |
 //! | `doorbell`, `bell`, `spin` | waking who sleeps, and only who sleeps |
@@ -69,6 +70,8 @@ pub mod doctor;
 pub mod handshake;
 #[cfg(not(loom))]
 mod locks;
+#[cfg(not(loom))]
+pub mod memory;
 #[cfg(not(loom))]
 pub mod nameless;
 #[cfg(not(loom))]

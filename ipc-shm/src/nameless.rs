@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::geteuid;
 
 use crate::address;
+use crate::memory::Memory;
 use crate::segment::{AutoArena, Segment, SegmentError, Words, give_back, os, take_lock};
 
 /// What the kernel shows of the object in /proc/PID/fd.
@@ -171,52 +172,4 @@ pub(crate) fn stand_in(dead: &Segment, object: &File) -> Result<File, SegmentErr
     words.put_into(&stand_in).map_err(os("write a stand-in for", name))?;
     fcntl(&stand_in, FcntlArg::F_ADD_SEALS(seals())).map_err(|errno| os("seal", name)(errno.into()))?;
     Ok(stand_in)
-}
-
-/// Memory that this process may still take, and what limits it.
-struct Memory {
-    free: u64,
-    limit: String,
-}
-
-impl Memory {
-    fn left() -> Self {
-        let machine = Self { free: available().unwrap_or(u64::MAX), limit: "this machine".into() };
-        std::iter::once(machine).chain(control_groups()).min_by_key(|memory| memory.free).expect("one at least")
-    }
-}
-
-fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(kib.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
-}
-
-/// The limits of the control groups that this process is in, the inner and the outer ones.
-fn control_groups() -> Vec<Memory> {
-    let Ok(own) = std::fs::read_to_string("/proc/self/cgroup") else { return Vec::new() };
-    let unified = own.lines().find_map(|line| line.strip_prefix("0::"));
-    let memory = own.lines().find_map(|line| line.split_once(":memory:").map(|(_, path)| path));
-    let number = |path: &Path, file: &str| std::fs::read_to_string(path.join(file)).ok()?.trim().parse::<u64>().ok();
-    let cached = |path: &Path, what: &str| -> u64 {
-        let stat = std::fs::read_to_string(path.join("memory.stat")).unwrap_or_default();
-        stat.lines().find_map(|line| line.strip_prefix(what)?.trim().parse().ok()).unwrap_or(0)
-    };
-    let hierarchies = [
-        (unified, "/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "),
-        (memory, "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
-    ];
-    let mut limits = Vec::new();
-    for (group, root, most, used, inactive) in hierarchies {
-        let Some(group) = group else { continue };
-        let folder = Path::new(root).join(group.trim_start_matches('/'));
-        for level in folder.ancestors().take_while(|level| level.starts_with(root)) {
-            if let (Some(most), Some(used)) = (number(level, most), number(level, used)) {
-                // What is cached of files makes room when room is needed.
-                let free = most.saturating_sub(used.saturating_sub(cached(level, inactive)));
-                limits.push(Memory { free, limit: format!("the memory limit of {}", level.display()) });
-            }
-        }
-    }
-    limits
 }
