@@ -32,13 +32,18 @@ pub fn run(data: &[u8]) {
     }
     drop(theirs);
     if !ended {
+        assert!(hangs_up(&stream.socket), "a closed connection stayed open");
         stream.read(true);
     }
     drop((stream, beside));
-    // A target beside this one that looks through /proc/self/fd holds each descriptor there for a moment: what is closed may
-    // end with it. What stays open is open in ten seconds too.
-    let mut polled = [PollFd::new(watch.as_fd(), PollFlags::empty())];
-    assert_eq!(poll(&mut polled, PollTimeout::from(10_000u16)).expect("poll"), 1, "a descriptor stayed open");
+    assert!(hangs_up(&watch), "a descriptor stayed open");
+}
+
+/// Whether the other end is closed. A target beside this one that looks through /proc/self/fd holds each descriptor
+/// there for a moment, so what is closed may end a little later. What stays open is open in ten seconds too.
+fn hangs_up(end: &impl AsFd) -> bool {
+    let mut polled = [PollFd::new(end.as_fd(), PollFlags::empty())];
+    poll(&mut polled, PollTimeout::from(10_000u16)).expect("poll") == 1
 }
 
 fn shout(socket: &UnixStream, bytes: &[u8], fds: usize, beside: &OwnedFd) -> usize {
