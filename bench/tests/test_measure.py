@@ -15,6 +15,7 @@ from bench.runner.errors import BenchError
 from bench.runner.owned import Owned
 from bench.runner.plans import QUICK
 from bench.runner.progress import RunProgress
+from bench.runner.say import Say
 
 NOTHING = replace(QUICK, servers=(), report_lines=0, **dict.fromkeys(part.name for part in parts.ALL))
 
@@ -24,7 +25,7 @@ def test_a_part_that_fails_ends_neither_the_others_nor_what_they_found(
 ) -> None:
     helpers: list[child.Child] = []
 
-    def fails(owned: Owned, logs: Path, plan: Any) -> dict:
+    def fails(owned: Owned, logs: Path, plan: Any, say: Say) -> dict:
         helpers.append(child.start(owned, "a helper", ["sleep", "600"], tmp_path / "helper.log"))
         raise BenchError("the worker is gone\nits last lines")
 
