@@ -276,6 +276,7 @@ def gate_command(paths, accept, slow) -> None:
     if accept:
         gate.save(found)
     counted_with, before = gate.baseline()
+    found = gate.recounted(found, before, slow=slow)
     terminal.show(console, gate.summary(found, before))
     changed = gate.worse(found, before)
     for path in changed:

@@ -55,5 +55,17 @@ def test_a_path_that_gets_cheaper_passes_and_one_that_is_new_does_not() -> None:
     assert gate.worse({"new": gate.Counted(1.0, {"push": 1.0})}, before) == ["new"]
 
 
+def test_a_way_through_a_worker_that_busy_cores_made_longer_is_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(total: float) -> gate.Counted:
+        return gate.Counted(total, {"run": total})
+
+    before = {path: taken(100.0) for path in ("dispatch", "sql", "ring")}
+    counts = {"dispatch": [106.0, 101.0], "sql": [120.0, 119.0]}
+    monkeypatch.setattr(gate, "count", lambda path, slow: taken(counts[path].pop(0)))
+    found = gate.recounted({"dispatch": taken(107.0), "sql": taken(121.0), "ring": taken(110.0)}, before)
+    assert {path: one.total for path, one in found.items()} == {"dispatch": 101.0, "sql": 119.0, "ring": 110.0}
+    assert gate.worse(found, before) == ["sql", "ring"], "what is slower stays so, and a single process is counted once"
+
+
 def test_the_baseline_knows_every_path() -> None:
     assert set(json.loads(gate.BASELINE.read_text())["paths"]) == set(gate.PATHS)
