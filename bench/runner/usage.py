@@ -68,7 +68,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def at_rest(pid: int) -> bool:
-    """Whether a process tree has next to nothing to do, watched for a quarter of a second."""
+    """Whether a process tree has next to nothing to do, watched for a quarter of a second. One that is gone has not: whoever
+    waits for it is to learn that it has ended."""
 
     def spent() -> float:
         total = 0.0
@@ -77,10 +78,13 @@ def at_rest(pid: int) -> bool:
                 total += cpu_seconds(process.pid)
         return total
 
-    root = psutil.Process(pid)
-    before = spent()
-    time.sleep(REST_SECONDS)
-    return spent() - before < REST_SECONDS * REST_SHARE
+    try:
+        root = psutil.Process(pid)
+        before = spent()
+        time.sleep(REST_SECONDS)
+        return spent() - before < REST_SECONDS * REST_SHARE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def since(before: Usage, after: Usage) -> Usage:

@@ -40,6 +40,7 @@ def test_a_tree_that_is_gone_has_no_usage() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     assert usage.of(gone.pid) == usage.Usage() == usage.of(None)
+    assert not usage.at_rest(gone.pid), "an ended server is no server at rest"
 
 
 def test_between_two_looks_cpu_is_a_difference_and_memory_the_later() -> None:
