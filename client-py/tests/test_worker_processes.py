@@ -40,7 +40,7 @@ def test_a_forked_child_gets_a_session_of_its_own(client: Client) -> None:
 def roomy() -> Iterator[Client]:
     """A client of a worker with room for what three threads are answered during a fork on a busy machine: a child keeps it
     all (spec/arena.md, Forks)."""
-    with molt_accel.spawn(BARE, arena="512MiB", threads=2, memfd=MEMFD) as spawned:
+    with molt_accel.spawn(BARE, arena="256MiB", threads=2, memfd=MEMFD) as spawned:
         yield spawned
 
 
