@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 import weakref
+from bisect import insort
 from collections import deque
 from collections.abc import MutableMapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from . import attaching, forks, reply
@@ -99,7 +101,7 @@ class Channel:
         self._id = ffi.new("uint64_t *")
         self._out = ffi.new("molt_reply[]", BATCH)
         self._waiting: dict[int, tuple[asyncio.Future[Reply], float]] = {}
-        self._no_room: deque[tuple[asyncio.Future[None], float]] = deque()  # and since when it waits
+        self._no_room: deque[tuple[asyncio.Future[None], float]] = deque()  # and since when it waits: that is the order
         self._looking: asyncio.Task[tuple[int, MoltError | None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -153,9 +155,9 @@ class Channel:
 
     async def _once(self, entry: str, arguments: Request, deadline: Deadline, absent: float) -> Reply:
         """One try: the reply, whatever its outcome. `absent`: how long to look for a worker where nobody starts one."""
-        in_turn = False  # it has waited for room, so nobody who waits has come before it
+        since = 0.0  # when it came into the line of those who wait for room
         while True:
-            if self._no_room and not in_turn and not self._is_overloaded():
+            if self._no_room and not since and not self._is_overloaded():
                 submitted = _NO_ROOM  # what came first goes first: new requests would take all the room that answers make
             else:
                 # What was waited for before was part of the request's time.
@@ -163,8 +165,8 @@ class Channel:
             if submitted == _SUBMITTED:
                 break
             if submitted == _NO_ROOM:
-                await self._room(entry, deadline, in_turn)
-                in_turn = True
+                since = since or self.loop.time()
+                await self._room(entry, deadline, since)
             else:
                 await self.attach(deadline, absent)
         number = self._id[0]
@@ -239,14 +241,12 @@ class Channel:
                 return NOT_YET, self._error(None)
         return found, why
 
-    async def _room(self, entry: str, deadline: Deadline, in_turn: bool) -> None:
-        """Waits until the channel has moved on, or the request's time is over. `in_turn`: before all others who wait."""
+    async def _room(self, entry: str, deadline: Deadline, since: float) -> None:
+        """Waits until the channel has moved on, or the request's time is over. Whoever was woken and found no room takes
+        its place in the line again, by `since`."""
         seconds = deadline.left_ns(self.client) / NANO
         future = self.loop.create_future()
-        if in_turn:
-            self._no_room.appendleft((future, self._no_room[0][1] if self._no_room else self.loop.time()))
-        else:
-            self._no_room.append((future, self.loop.time()))
+        insort(self._no_room, (future, since), key=itemgetter(1))
         self._watch(0.0)
         try:
             async with asyncio.timeout(seconds):
