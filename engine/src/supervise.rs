@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use molt_ipc_shm::os::now_ns;
 use molt_ipc_shm::worker::Listener;
-use molt_ipc_shm::{LastEnd, Supervised, Supervision};
+use molt_ipc_shm::{LastEnd, Supervised, Supervision, segment};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -225,7 +225,9 @@ impl Supervisor<'_> {
             if let Some(status) = current.ended()? {
                 self.note_end(status);
                 if told {
-                    drop(upcoming.take().map(|(mut next, _)| next.child.kill().and_then(|()| next.child.wait())));
+                    if let Some((next, listener)) = upcoming.take() {
+                        self.end_start(next, &listener);
+                    }
                     self.wait_for_leaving()?;
                     return Ok(Ended::ForGood(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
                 }
@@ -293,6 +295,15 @@ impl Supervisor<'_> {
         let listener = Listener::bind(self.arguments.socket()).map_err(|error| error.to_string())?;
         let worker = self.start(Start::Upgrade, &listener)?;
         Ok((worker, listener))
+    }
+
+    /// Kills a worker that is starting, and removes the name and the path if it had come so far.
+    fn end_start(&self, mut starting: Worker, listener: &Listener) {
+        let _ = starting.child.kill().and_then(|()| starting.child.wait());
+        match Supervised::of_child(&self.arguments.address(), starting.child.id()) {
+            Ok(segment) => segment.retire(listener),
+            Err(_) => listener.unlink(), // without a name of its own the path is all there is
+        }
     }
 
     /// A child serves: its segment carries what is said of it from now on.
@@ -379,10 +390,14 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// A worker that ended in good order has taken its names along; one that died left them.
+    /// A worker that ended in good order has taken its names along; one that died left them, and so did one that died before
+    /// it had the name: no start that would sweep follows.
     fn clean_up(self) {
         if let Some(segment) = self.served {
             segment.retire(&self.listener);
+        }
+        if !self.arguments.memfd {
+            segment::sweep(&self.arguments.shm);
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::locks::ObjectLock;
 use crate::mapping::{Mapping, SharedMapping};
 
 pub use error::SegmentError;
-pub use owned::{Blueprint, Claim, OwnedSegment, remove_dead};
+pub use owned::{Blueprint, Claim, OwnedSegment, remove_dead, sweep};
 pub(crate) use owned::{has_name, random, retire_dead};
 pub(crate) use remains::{Words, give_back, replace_by_stand_in};
 pub use room::{AutoArena, auto_arena};

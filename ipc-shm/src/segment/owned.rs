@@ -294,7 +294,7 @@ pub(crate) fn retire_dead(name: &str, instance: u64, unlink: impl FnOnce()) {
 
 /// Removes what starts that were killed half-way left behind: unpublished objects whose lock nobody holds. That may be one
 /// whose maker has not locked it yet; it notices, and makes another.
-fn sweep(name: &str) {
+pub fn sweep(name: &str) {
     remove_unlocked(|other| is_unpublished(other) && other.strip_prefix(name).is_some_and(|rest| rest.len() == 21));
 }
 

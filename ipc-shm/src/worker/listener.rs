@@ -143,7 +143,7 @@ impl Listener {
     }
 
     /// Removes its path unless that is another's by now.
-    pub(crate) fn unlink(&self) {
+    pub fn unlink(&self) {
         // Whoever is next may be moving in just now.
         let _lock = PathLock::take(&self.place);
         if self.is_placed() {
