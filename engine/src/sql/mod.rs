@@ -17,6 +17,7 @@ pub mod answer;
 mod bounded;
 mod catalog;
 mod check;
+mod coded_groups;
 mod column;
 mod decimals;
 mod disk;

@@ -25,12 +25,12 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::Optimizer;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 
 use super::check::Checked;
+use super::coded_groups::{code_groups, reset};
 use super::decimals;
 use super::group_limit::limit_groups;
 use super::instants;
@@ -239,7 +239,7 @@ impl PlanCopy {
             other => Ok(Transformed::no(other)),
         })?;
         let plan = DefaultPhysicalPlanner::default().create_physical_plan(&optimised, state).await?;
-        let plan = look_up_joins(limit_groups(plan)?)?;
+        let plan = look_up_joins(code_groups(limit_groups(plan)?)?)?;
         let plan = own_slices_for_sorts(make_joins_stoppable(plan, &stop)?)?;
         let params = params.into_inner();
         if let Some((id, _)) = params.iter().find(|(_, cell)| cell.was_asked_while_empty()) {
@@ -275,7 +275,7 @@ impl PlanCopy {
         self.tables.values().for_each(|slot| slot.set(None));
         self.params.values().for_each(|cell| cell.set(None));
         self.stop.set(None);
-        let plan = reset_plan_states(Arc::clone(&self.plan))?;
+        let plan = reset(&self.plan)?;
         Ok(Self { plan, ..self })
     }
 }

@@ -287,6 +287,16 @@ impl SlotScan {
         }
     }
 
+    /// This run's rows; `None`: they are read from a disk.
+    pub fn in_memory(&self) -> DfResult<Option<Arc<TableData>>> {
+        Ok(Some(self.slot.get()?).filter(|data| data.disk.is_none()))
+    }
+
+    /// The table's column that a column of the scan is.
+    pub fn of_table(&self, column: usize) -> usize {
+        self.projection.as_ref().map_or(column, |columns| columns[column])
+    }
+
     /// The stretches of `data` to read; `None`: all.
     fn kept(&self, data: &TableData) -> DfResult<Option<Vec<Stretch>>> {
         let (Some(zones), Some(condition)) = (&data.zones, &self.condition) else { return Ok(None) };
