@@ -19,11 +19,13 @@ use arrow_data::{ArrayData, UnsafeFlag};
 use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary_impl};
 use arrow_ipc::writer::StreamEncoder;
-use arrow_ipc::{MessageHeader, root_as_message};
+use arrow_ipc::{MessageHeader, MetadataVersion, root_as_message};
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 
 use crate::block::Block;
 use crate::mapping::Mapping;
+
+mod valid;
 
 /// A table that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,11 +151,8 @@ impl Reader<'_> {
                     if !(0..=ROWS_MOST).contains(&batch.length()) {
                         return Err(format!("a batch of {} rows, at most {ROWS_MOST} are read", batch.length()));
                     }
-                    let version = message.version();
-                    let decoder = RecordBatchDecoder::try_new(&body, batch, schema, &self.dictionaries, &version)
-                        .map_err(arrow)?
-                        .with_skip_validation(self.skip_validation.clone());
-                    batches.push(self.placed(decoder.read_record_batch().map_err(arrow)?)?);
+                    let batch = self.batch(&body, batch, &schema, message.version()).map_err(arrow)?;
+                    batches.push(self.placed(batch)?);
                 }
                 (MessageHeader::Schema, Some(_)) => return Err("a second schema".into()),
                 (_, None) => return Err("data before the schema".into()),
@@ -162,6 +161,34 @@ impl Reader<'_> {
             self.at += body_len;
         }
         Ok(batches)
+    }
+
+    /// The rows of one message, valid.
+    fn batch(
+        &self,
+        body: &Buffer,
+        message: arrow_ipc::RecordBatch<'_>,
+        schema: &SchemaRef,
+        version: MetadataVersion,
+    ) -> Result<RecordBatch, ArrowError> {
+        let decode = |skip_validation: UnsafeFlag| {
+            RecordBatchDecoder::try_new(body, message, Arc::clone(schema), &self.dictionaries, &version)?
+                .with_skip_validation(skip_validation)
+                .read_record_batch()
+        };
+        if !self.skip_validation.get() && valid::is_flat(schema) {
+            let mut later = UnsafeFlag::new();
+            // SAFETY: columns of flat types are made of buffers whose lengths are checked, and no value of theirs is read
+            // before `is_valid` has judged all of them.
+            unsafe { later.set(true) };
+            // Whatever is wrong is found once more below, and said in arrow's words.
+            if let Ok(Ok(batch)) = catch_unwind(AssertUnwindSafe(|| decode(later)))
+                && valid::is_valid(&batch)
+            {
+                return Ok(batch);
+            }
+        }
+        decode(self.skip_validation.clone())
     }
 
     /// The next message's metadata, copied; `None` at the end.
