@@ -23,6 +23,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 
 use super::codes::{Coder, Codes, is_text};
+use super::renewed::Renewed;
 use super::sample::is_repeated;
 use crate::sql::scan::SlotScan;
 
@@ -76,6 +77,26 @@ impl CodeExec {
         )
         .with_scheduling_type(SchedulingType::Cooperative); // as the scan is
         Some(Self { scan: Arc::clone(scan), filter: filter.cloned(), columns, properties: Arc::new(properties) })
+    }
+
+    /// The same for another run.
+    pub fn renewed(&self, scan: Arc<dyn ExecutionPlan>, renewed: &mut Renewed) -> Self {
+        let mut column = |column: &Column| Column {
+            input: column.input,
+            codes: column.codes.as_ref().map(|codes| renewed.codes(codes)),
+        };
+        let columns = self.columns.iter().map(&mut column).collect();
+        Self { scan, filter: self.filter.clone(), columns, properties: Arc::clone(&self.properties) }
+    }
+
+    /// Which numbers it gives, column by column.
+    #[cfg(test)]
+    pub fn codes(&self) -> Vec<usize> {
+        self.columns
+            .iter()
+            .filter_map(|column| column.codes.as_ref())
+            .map(|codes| Arc::as_ptr(codes) as usize)
+            .collect()
     }
 
     /// This run's rows; `None`: whether the texts among them come again and again, so that numbers for them are worth it, is
@@ -139,13 +160,6 @@ impl ExecutionPlan for CodeExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
-    }
-
-    /// Without the texts of this run.
-    fn reset_state(self: Arc<Self>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        self.columns.iter().filter_map(|column| column.codes.as_ref()).for_each(|codes| codes.clear());
-        let scan = Arc::clone(&self.scan);
-        self.replace_children(vec![scan], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use arrow_array::{ArrayRef, LargeStringArray, StringArray, StringViewArray};
+use arrow_array::{ArrayRef, LargeStringArray, StringArray, StringViewArray, UInt32Array};
 use arrow_schema::DataType;
 use datafusion::common::{DataFusionError, Result as DfResult, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
@@ -51,19 +51,14 @@ impl Texts {
 }
 
 impl Codes {
-    /// Forgets all of them: the run is over.
-    pub fn clear(&self) {
-        *self.seen() = Seen::default();
-    }
-
-    /// The texts as an array of that type: each lies at its number.
-    pub fn texts(&self, data_type: &DataType) -> DfResult<ArrayRef> {
+    /// The texts that these numbers stand for, as an array of that type; no number is null.
+    pub fn texts(&self, codes: &UInt32Array, data_type: &DataType) -> DfResult<ArrayRef> {
         let seen = self.seen();
-        let texts = (0..seen.texts.ends.len()).map(|code| seen.texts.get(code as u32));
+        let texts = codes.iter().map(|code| code.map(|code| seen.texts.get(code)));
         Ok(match data_type {
-            DataType::Utf8 => Arc::new(StringArray::from_iter_values(texts)),
-            DataType::LargeUtf8 => Arc::new(LargeStringArray::from_iter_values(texts)),
-            DataType::Utf8View => Arc::new(StringViewArray::from_iter_values(texts)),
+            DataType::Utf8 => Arc::new(StringArray::from_iter(texts)),
+            DataType::LargeUtf8 => Arc::new(LargeStringArray::from_iter(texts)),
+            DataType::Utf8View => Arc::new(StringViewArray::from_iter(texts)),
             other => return internal_err!("{other} is no type of texts"),
         })
     }
@@ -262,13 +257,17 @@ mod tests {
                 assert_eq!(coder.code(text).unwrap() as usize, number, "{text:?}");
             }
         }
+        let numbers: UInt32Array = (0..texts.len() as u32).rev().map(Some).chain([None, Some(3)]).collect();
+        let named: Vec<Option<&str>> =
+            texts.iter().rev().map(|text| Some(text.as_str())).chain([None, Some(texts[3].as_str())]).collect();
         for data_type in [DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View] {
-            let array = codes.texts(&data_type).unwrap();
+            let array = codes.texts(&numbers, &data_type).unwrap();
+            assert_eq!(*array.data_type(), data_type);
             let array = datafusion::arrow::compute::cast(&array, &DataType::Utf8).unwrap();
             let array = array.as_any().downcast_ref::<StringArray>().unwrap();
-            assert!(array.iter().flatten().eq(texts.iter().map(String::as_str)), "{data_type}");
+            assert_eq!(array.iter().collect::<Vec<_>>(), named, "{data_type}");
         }
-        assert!(codes.texts(&DataType::Int32).is_err());
+        assert!(codes.texts(&numbers, &DataType::Int32).is_err());
         // The same within all of them, where others follow, and at the very end.
         let all: String = texts.concat();
         let mut end = 0;
@@ -278,8 +277,7 @@ mod tests {
             let code = coders[1].code_within(all.as_bytes(), start, end, || &all[start..end]);
             assert_eq!(code.unwrap() as usize, number, "{text:?}");
         }
-        drop(coders);
-        codes.clear();
+        drop((coders, codes));
         assert_eq!(pool.reserved(), 0);
     }
 

@@ -33,12 +33,14 @@ use datafusion::physical_plan::execution_plan::{
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
 use self::code::CodeExec;
+use self::renewed::{Renewed, renew};
 
 mod code;
 mod codes;
 mod name;
 mod number;
 mod numbers;
+mod renewed;
 mod rule;
 mod sample;
 #[cfg(test)]
@@ -63,7 +65,7 @@ pub fn reset(plan: &Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> 
     if let Some(both) = plan.downcast_ref::<CodedGroupsExec>() {
         let (mut general, mut coded) = (Arc::clone(&both.general), Arc::clone(&both.coded));
         match both.is_coded.get() {
-            Some(true) => coded = reset(&coded)?,
+            Some(true) => coded = renew(&coded, &mut Renewed::default())?,
             Some(false) => general = reset(&general)?,
             None => {}
         }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
-use arrow_array::{Array, ArrayRef, RecordBatch, new_null_array};
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
-use datafusion::arrow::compute::take;
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -19,6 +18,7 @@ use futures::TryStreamExt;
 
 use super::codes::Codes;
 use super::number::Groups;
+use super::renewed::Renewed;
 
 /// Where a group column of the answer is from.
 #[derive(Debug, Clone)]
@@ -49,6 +49,24 @@ impl NameExec {
         properties: Arc<PlanProperties>,
     ) -> Self {
         Self { input, groups, named, properties }
+    }
+}
+
+impl NameExec {
+    /// The same for another run.
+    pub fn renewed(&self, input: Arc<dyn ExecutionPlan>, renewed: &mut Renewed) -> Self {
+        let groups = renewed.groups(&self.groups);
+        let named = self.named.iter().map(|named| match named {
+            Named::Texts(codes) => Named::Texts(renewed.codes(codes)),
+            Named::AsItIs => Named::AsItIs,
+        });
+        Self::new(input, groups, named.collect(), Arc::clone(&self.properties))
+    }
+
+    /// Which groups it names.
+    #[cfg(test)]
+    pub fn groups(&self) -> usize {
+        Arc::as_ptr(&self.groups) as usize
     }
 }
 
@@ -111,22 +129,13 @@ fn with_names(
     batch: &RecordBatch,
     schema: &SchemaRef,
 ) -> DfResult<RecordBatch> {
-    let mut codes = groups.of(partition).codes(batch.column(0).as_primitive::<UInt32Type>()).into_iter();
+    let mut codes = groups.of(partition).numbers.codes(batch.column(0).as_primitive::<UInt32Type>()).into_iter();
     let mut others = batch.columns()[1..].iter().cloned();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for (named, field) in named.iter().zip(schema.fields()) {
         columns.extend(match named {
             Named::Texts(texts) => match codes.next() {
-                Some(codes) => {
-                    let texts = texts.texts(field.data_type())?;
-                    // Without a text to point at, all of them are null.
-                    let is_empty = texts.is_empty();
-                    Some(if is_empty {
-                        new_null_array(texts.data_type(), codes.len())
-                    } else {
-                        take(&texts, &codes, None)?
-                    })
-                }
+                Some(codes) => Some(texts.texts(&codes, field.data_type())?),
                 None => None,
             },
             Named::AsItIs => others.next(),

@@ -7,9 +7,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::UInt32Type;
 use arrow_array::{RecordBatch, UInt32Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result as DfResult};
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions};
@@ -20,6 +20,7 @@ use datafusion::physical_plan::{
 use futures::TryStreamExt;
 
 use super::numbers::Numbers;
+use super::renewed::Renewed;
 
 /// What the column of groups is called.
 pub const GROUP: &str = "#group";
@@ -27,8 +28,15 @@ pub const GROUP: &str = "#group";
 /// The groups of each partition of a run, for the one who numbers and the one who names them.
 #[derive(Debug)]
 pub struct Groups {
-    partitions: Vec<Mutex<Numbers>>,
+    partitions: Vec<Mutex<Partition>>,
     columns: Vec<usize>,
+}
+
+/// Those of one partition, and what they take: until the last of them is named, so longer than the rows come in.
+#[derive(Debug, Default)]
+pub struct Partition {
+    pub numbers: Numbers,
+    memory: Option<MemoryReservation>,
 }
 
 impl Groups {
@@ -37,13 +45,25 @@ impl Groups {
         Self { partitions: (0..partitions).map(|_| Mutex::default()).collect(), columns }
     }
 
+    /// The same without groups.
+    pub fn renewed(&self) -> Self {
+        Self::new(self.columns.clone(), self.partitions.len())
+    }
+
     /// Those of a partition.
-    pub fn of(&self, partition: usize) -> MutexGuard<'_, Numbers> {
+    pub fn of(&self, partition: usize) -> MutexGuard<'_, Partition> {
         self.partitions[partition].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn clear(&self) {
-        (0..self.partitions.len()).for_each(|partition| *self.of(partition) = Numbers::default());
+    fn add(&self, partition: usize, batch: &RecordBatch, schema: &SchemaRef) -> DfResult<RecordBatch> {
+        let codes = self.columns.iter().map(|column| batch.column(*column).as_primitive::<UInt32Type>());
+        let codes: Vec<&UInt32Array> = codes.collect();
+        let mut partition = self.of(partition);
+        let numbers = UInt32Array::from(partition.numbers.of(&codes)?);
+        let bytes = partition.numbers.bytes();
+        partition.memory.as_ref().map_or(Ok(()), |memory| memory.try_resize(bytes))?;
+        let columns = batch.columns().iter().cloned().chain([Arc::new(numbers) as _]).collect();
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 }
 
@@ -56,6 +76,17 @@ pub struct NumberExec {
 }
 
 impl NumberExec {
+    /// The same for another run.
+    pub fn renewed(&self, input: Arc<dyn ExecutionPlan>, renewed: &mut Renewed) -> Self {
+        Self { input, groups: renewed.groups(&self.groups), properties: Arc::clone(&self.properties) }
+    }
+
+    /// Which groups it numbers.
+    #[cfg(test)]
+    pub fn groups(&self) -> usize {
+        Arc::as_ptr(&self.groups) as usize
+    }
+
     /// The column is the last.
     pub fn new(input: Arc<dyn ExecutionPlan>, groups: Arc<Groups>) -> Self {
         let group = Arc::new(Field::new(GROUP, DataType::UInt32, false));
@@ -114,40 +145,14 @@ impl ExecutionPlan for NumberExec {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
-    /// Without the groups of this run.
-    fn reset_state(self: Arc<Self>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        self.groups.clear();
-        let input = Arc::clone(&self.input);
-        self.replace_children(vec![input], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep))
-    }
-
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-        let groups = Arc::clone(&self.groups);
-        *groups.of(partition) = Numbers::new(groups.columns.len());
         let memory = MemoryConsumer::new(format!("GroupNumbers[{partition}]")).register(context.memory_pool());
-        let schema = self.schema();
-        let rows = self.input.execute(partition, context)?.and_then(move |batch| {
-            let numbered = (|| {
-                let mut numbers = groups.of(partition);
-                let numbered = numbered(&mut numbers, &groups.columns, &batch, &schema)?;
-                memory.try_resize(numbers.bytes())?;
-                Ok::<_, DataFusionError>(numbered)
-            })();
-            std::future::ready(numbered)
-        });
+        let (groups, schema) = (Arc::clone(&self.groups), self.schema());
+        *groups.of(partition) = Partition { numbers: Numbers::new(groups.columns.len()), memory: Some(memory) };
+        let rows = self
+            .input
+            .execute(partition, context)?
+            .and_then(move |batch| std::future::ready(groups.add(partition, &batch, &schema)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))
     }
-}
-
-fn numbered(
-    numbers: &mut Numbers,
-    columns: &[usize],
-    batch: &RecordBatch,
-    schema: &SchemaRef,
-) -> DfResult<RecordBatch> {
-    let codes: Vec<&UInt32Array> =
-        columns.iter().map(|column| batch.column(*column).as_primitive::<UInt32Type>()).collect();
-    let numbers = UInt32Array::from(numbers.of(&codes)?);
-    let columns = batch.columns().iter().cloned().chain([Arc::new(numbers) as _]).collect();
-    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }

@@ -41,9 +41,10 @@ pub fn code_groups(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPl
 fn coded_aggregate(node: &Arc<dyn ExecutionPlan>) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
     let Some(aggregate) = node.downcast_ref::<AggregateExec>() else { return Ok(None) };
     let by = aggregate.group_expr();
-    let fits =
-        matches!(aggregate.mode(), AggregateMode::Partial | AggregateMode::Single | AggregateMode::SinglePartitioned)
+    let fits = matches!(aggregate.mode(), AggregateMode::Partial | AggregateMode::Single | AggregateMode::SinglePartitioned)
             && by.is_single()
+            // What they ask of the order of rows may be turned round when an aggregate is made.
+            && aggregate.aggr_expr().iter().all(|function| function.order_bys().is_empty())
             && !by.is_empty()
             && aggregate.limit_options().is_none()
             && matches!(aggregate.input_order_mode(), InputOrderMode::Linear);
@@ -75,6 +76,9 @@ fn coded_aggregate(node: &Arc<dyn ExecutionPlan>) -> DfResult<Option<Arc<dyn Exe
             }
         }
     }
+    if !wanted.keys().all(|column| may_be_numbers(aggregate.input(), *column)) {
+        return Ok(None);
+    }
     // One column of texts as it lies in a table is grouped by as fast without numbers.
     let is_plain = wanted.len() == by.expr().len() && wanted.len() == 1 && aggregate.input().is::<SlotScan>();
     if wanted.is_empty() || is_plain {
@@ -98,12 +102,42 @@ fn coded_aggregate(node: &Arc<dyn ExecutionPlan>) -> DfResult<Option<Arc<dyn Exe
     Ok(Some(Arc::new(names)))
 }
 
+/// Whether a column is a table's texts, of which nothing on the way asks for the text. It is what `coded` finds out, for one
+/// column and without making anything: a join that tried its keys and then did without them would look at the joins below
+/// it twice, and those at theirs.
+fn may_be_numbers(node: &Arc<dyn ExecutionPlan>, column: usize) -> bool {
+    if node.is::<SlotScan>() {
+        return is_text(node.schema().field(column).data_type());
+    }
+    if let Some(filter) = node.downcast_ref::<FilterExec>() {
+        let inner = filter.projection().as_ref().map_or(column, |columns| columns[column]);
+        let asks = columns(filter.predicate()).any(|asked| asked == inner);
+        return filter.fetch().is_none()
+            && (filter.input().is::<SlotScan>() || !asks)
+            && may_be_numbers(filter.input(), inner);
+    }
+    if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
+        let Some(inner) = projection.expr()[column].expr.downcast_ref::<expressions::Column>() else { return false };
+        let uses = projection.expr().iter().filter(|other| columns(&other.expr).any(|asked| asked == inner.index()));
+        return uses.count() == 1 && may_be_numbers(projection.input(), inner.index());
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        let inner = join.projection.as_ref().map_or(column, |columns| columns[column]);
+        let own = join.left().schema().fields().len();
+        return fits(join)
+            && match inner.checked_sub(own) {
+                Some(right) => may_be_numbers(join.right(), right),
+                None => may_be_numbers(join.left(), inner),
+            };
+    }
+    (node.is::<CooperativeExec>() || node.is::<CoalescePartitionsExec>()) && may_be_numbers(node.children()[0], column)
+}
+
 /// The columns that the functions of an aggregate ask for.
 fn used(aggregate: &AggregateExec) -> BTreeSet<usize> {
     let mut used = BTreeSet::new();
     for function in aggregate.aggr_expr() {
         function.expressions().iter().for_each(|expr| used.extend(columns(expr)));
-        function.order_bys().iter().for_each(|order| used.extend(columns(&order.expr)));
     }
     aggregate.filter_expr().iter().flatten().for_each(|filter| used.extend(columns(filter)));
     used
@@ -185,14 +219,7 @@ fn projected(projection: &ProjectionExec, wanted: &Wanted) -> DfResult<Option<Ar
 
 /// A join whose smaller side is collected.
 fn joined(join: &HashJoinExec, wanted: &Wanted) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
-    let fits = matches!(join.join_type(), JoinType::Inner | JoinType::Left | JoinType::Right)
-        && *join.partition_mode() == PartitionMode::CollectLeft
-        && join.filter().is_none()
-        && join.fetch().is_none()
-        && join.dynamic_expressions_produced().is_empty()
-        && join.null_equality() == NullEquality::NullEqualsNothing
-        && !join.null_aware;
-    if !fits {
+    if !fits(join) {
         return Ok(None);
     }
     let own = join.left().schema().fields().len();
@@ -205,21 +232,30 @@ fn joined(join: &HashJoinExec, wanted: &Wanted) -> DfResult<Option<Arc<dyn Execu
         true => reset_plan_states(Arc::clone(plan)).map(Some), // a copy: the other plan's operators are its own
         false => coded(plan, &wanted),
     };
-    for keys_too in [true, false] {
-        let Some(mut first) = with_keys(join, &outputs, &inner, keys_too) else { continue };
-        let second = first.split_off(&own).into_iter().map(|(column, codes)| (column - own, codes)).collect();
-        if let (Some(first), Some(second)) = (side(join.left(), first)?, side(join.right(), second)?) {
-            let join = join.builder().with_new_children(vec![first, second])?.recompute_properties();
-            // It shares nothing of what a run collects with the join by texts.
-            return join.reset_state().build_exec().map(Some);
-        }
-    }
-    Ok(None)
+    let Some(mut first) = with_keys(join, &outputs, &inner) else { return Ok(None) };
+    let second = first.split_off(&own).into_iter().map(|(column, codes)| (column - own, codes)).collect();
+    let (Some(first), Some(second)) = (side(join.left(), first)?, side(join.right(), second)?) else {
+        return Ok(None);
+    };
+    let join = join.builder().with_new_children(vec![first, second])?.recompute_properties();
+    // It shares nothing of what a run collects with the join by texts.
+    join.reset_state().build_exec().map(Some)
 }
 
-/// What is wanted of both sides of a join (`inner`), and the same numbers for both sides of a key: for each key by texts where
-/// `keys_too`, else where one side is wanted anyway. `None`: the join or its answer asks for one of them as text.
-fn with_keys(join: &HashJoinExec, outputs: &[usize], inner: &Wanted, keys_too: bool) -> Option<Wanted> {
+/// Whether a join may have numbers for keys and columns.
+fn fits(join: &HashJoinExec) -> bool {
+    matches!(join.join_type(), JoinType::Inner | JoinType::Left | JoinType::Right)
+        && *join.partition_mode() == PartitionMode::CollectLeft
+        && join.filter().is_none()
+        && join.fetch().is_none()
+        && join.dynamic_expressions_produced().is_empty()
+        && join.null_equality() == NullEquality::NullEqualsNothing
+        && !join.null_aware
+}
+
+/// What is wanted of both sides of a join (`inner`), and the same numbers for both sides of a key by texts where both may be
+/// numbers. `None`: the join or its answer asks for one of them as text.
+fn with_keys(join: &HashJoinExec, outputs: &[usize], inner: &Wanted) -> Option<Wanted> {
     let (left, right) = (join.left().schema(), join.right().schema());
     let own = left.fields().len();
     let plain = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<expressions::Column>().map(|key| key.index());
@@ -236,7 +272,10 @@ fn with_keys(join: &HashJoinExec, outputs: &[usize], inner: &Wanted, keys_too: b
     for pair in pairs {
         let known: Vec<Arc<Codes>> = pair.iter().filter_map(|key| wanted.get(key).cloned()).collect();
         let codes = match known.as_slice() {
-            [] if !keys_too || pair.iter().any(|key| as_text.contains(key)) => {
+            [] if pair.iter().any(|key| as_text.contains(key))
+                || !may_be_numbers(join.left(), pair[0])
+                || !may_be_numbers(join.right(), pair[1] - own) =>
+            {
                 as_text.extend(pair);
                 continue;
             }
