@@ -22,7 +22,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, stream};
 
-use super::codes::{Coder, Codes, is_text};
+use super::codes::{Coder, Codes};
 use super::renewed::Renewed;
 use super::sample::is_repeated;
 use crate::sql::scan::SlotScan;
@@ -57,7 +57,7 @@ impl CodeExec {
             || !columns
                 .iter()
                 .filter(|column| coded(column))
-                .all(|column| is_text(schema.field(column.input).data_type()))
+                .all(|column| schema.field(column.input).data_type().is_string())
         {
             return None;
         }

@@ -10,11 +10,6 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// Whether a type is one of texts.
-pub fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
 /// The texts of one column, or of columns that are compared with each other, in the order in which they were first seen.
 #[derive(Debug, Default)]
 pub struct Codes {

@@ -19,7 +19,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, InputOrd
 
 use super::CodedGroupsExec;
 use super::code::{CodeExec, Column};
-use super::codes::{Codes, is_text};
+use super::codes::Codes;
 use super::name::{NameExec, Named};
 use super::number::{GROUP, Groups, NumberExec};
 use crate::sql::scan::SlotScan;
@@ -54,7 +54,7 @@ fn coded_aggregate(node: &Arc<dyn ExecutionPlan>) -> DfResult<Option<Arc<dyn Exe
     let schema = aggregate.input().schema();
     let text = |expr: &Arc<dyn PhysicalExpr>| {
         let column = expr.downcast_ref::<expressions::Column>()?.index();
-        is_text(schema.field(column).data_type()).then_some(column)
+        schema.field(column).data_type().is_string().then_some(column)
     };
     let mut used = used(aggregate);
     by.expr().iter().filter(|(expr, _)| text(expr).is_none()).for_each(|(expr, _)| used.extend(columns(expr)));
@@ -107,7 +107,7 @@ fn coded_aggregate(node: &Arc<dyn ExecutionPlan>) -> DfResult<Option<Arc<dyn Exe
 /// it twice, and those at theirs.
 fn may_be_numbers(node: &Arc<dyn ExecutionPlan>, column: usize) -> bool {
     if node.is::<SlotScan>() {
-        return is_text(node.schema().field(column).data_type());
+        return node.schema().field(column).data_type().is_string();
     }
     if let Some(filter) = node.downcast_ref::<FilterExec>() {
         let inner = filter.projection().as_ref().map_or(column, |columns| columns[column]);
@@ -262,11 +262,13 @@ fn with_keys(join: &HashJoinExec, outputs: &[usize], inner: &Wanted) -> Option<W
     let (mut pairs, mut as_text) = (Vec::new(), BTreeSet::new());
     for (first, second) in join.on() {
         match (plain(first), plain(second)) {
-            (Some(first), Some(second)) if is_text(left.field(first).data_type()) => pairs.push([first, own + second]),
+            (Some(first), Some(second)) if left.field(first).data_type().is_string() => {
+                pairs.push([first, own + second])
+            }
             _ => as_text.extend(columns(first).chain(columns(second).map(|column| own + column))),
         }
     }
-    debug_assert!(pairs.iter().all(|[_, second]| is_text(right.field(second - own).data_type())));
+    debug_assert!(pairs.iter().all(|[_, second]| right.field(second - own).data_type().is_string()));
     as_text.extend(outputs.iter().copied().filter(|column| !inner.contains_key(column)));
     let mut wanted = inner.clone();
     for pair in pairs {

@@ -88,6 +88,10 @@ fn table(batches: Vec<RecordBatch>) -> Arc<TableData> {
     Arc::new(TableData::new(batches[0].schema(), batches).unwrap())
 }
 
+fn tables<const N: usize>(named: [(&str, Arc<TableData>); N]) -> Tables {
+    named.into_iter().map(|(name, data)| (name.to_owned(), data)).collect()
+}
+
 fn planned(state: &SessionState, sql: &str, tables: &Tables, threads: usize) -> PlanCopy {
     let checked = check(sql, Source::Client).unwrap();
     let plan = state.optimize(&logical(state, &checked, tables, &BTreeMap::new()).unwrap()).unwrap();
@@ -201,10 +205,7 @@ fn both_plans_answer_the_same() {
                 facts(&mut draw, rows, distinct, data_type)
             })
             .collect();
-        let tables: Tables = [("f", table(batches)), ("d", table(vec![dimension(&mut draw, data_type)]))]
-            .into_iter()
-            .map(|(name, data)| (name.to_owned(), data))
-            .collect();
+        let tables = tables([("f", table(batches)), ("d", table(vec![dimension(&mut draw, data_type)]))]);
         for (sql, expected) in STATEMENTS {
             let mut copy = planned(&state, sql, &tables, threads);
             let (_, count) = coded_half(&copy.plan);
@@ -231,13 +232,10 @@ fn a_text_is_looked_up_where_it_is_read_and_not_again() {
     let memory = Memory::new(64 << 20, None).unwrap();
     let state = session(&memory, 2, 3);
     let mut draw = Draw(7);
-    let tables: Tables = [
+    let tables = tables([
         ("f", table(vec![facts(&mut draw, 5_000, 8, &DataType::Utf8)])),
         ("d", table(vec![dimension(&mut draw, &DataType::Utf8)])),
-    ]
-    .into_iter()
-    .map(|(name, data)| (name.to_owned(), data))
-    .collect();
+    ]);
     let sql = "select zone, c, sum(n) as n from f join d on a = name where n >= 100 group by zone, c order by n";
     let copy = planned(&state, sql, &tables, 2);
     let shown = displayable(coded_half(&copy.plan).0.as_ref()).indent(false).to_string();
@@ -261,10 +259,7 @@ fn the_time_to_plan_does_not_double_with_each_join() {
     let state = session(&memory, 1, 1);
     let mut draw = Draw(11);
     let f = table(vec![facts(&mut draw, 300, 8, &DataType::Utf8)]);
-    let tables: Tables = [("f", Arc::clone(&f)), ("g", f), ("d", table(vec![dimension(&mut draw, &DataType::Utf8)]))]
-        .into_iter()
-        .map(|(name, data)| (name.to_owned(), data))
-        .collect();
+    let tables = tables([("f", Arc::clone(&f)), ("g", f), ("d", table(vec![dimension(&mut draw, &DataType::Utf8)]))]);
     for (from, key, expected) in [
         ("(select a, b, k from f union all select a, b, k from g)", "k = d{}.id", 0),
         ("(select a, b, k from f union all select a, b, k from g)", "b = d{}.name", 0),
@@ -285,13 +280,10 @@ fn each_run_has_numbers_of_its_own() {
     let memory = Memory::new(64 << 20, None).unwrap();
     let state = session(&memory, 1, 3);
     let mut draw = Draw(5);
-    let tables: Tables = [
+    let tables = tables([
         ("f", table(vec![facts(&mut draw, 5_000, 8, &DataType::Utf8)])),
         ("d", table(vec![dimension(&mut draw, &DataType::Utf8)])),
-    ]
-    .into_iter()
-    .map(|(name, data)| (name.to_owned(), data))
-    .collect();
+    ]);
     let sql = "select zone, c, count(*) as rows from f join d on a = name group by zone, c";
     let copy = planned(&state, sql, &tables, 1);
     let (plan, _) = coded_half(&copy.plan);

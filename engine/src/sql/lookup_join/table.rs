@@ -8,7 +8,7 @@ use arrow_schema::DataType;
 use datafusion::common::{Result as DfResult, internal_err};
 use datafusion::execution::memory_pool::MemoryReservation;
 
-use super::texts::{Texts, is_text};
+use super::texts::Texts;
 
 /// Keys within so narrow a range are looked up in an array however few there are of them: a quarter of a megabyte.
 const NARROW: u64 = 1 << 16;
@@ -17,7 +17,7 @@ const SLOTS_A_ROW: u64 = 8;
 
 /// Whether keys of a type can be looked up.
 pub fn is_key(data_type: &DataType) -> bool {
-    data_type.is_integer() || *data_type == DataType::Date32 || is_text(data_type)
+    data_type.is_integer() || *data_type == DataType::Date32 || data_type.is_string()
 }
 
 /// Rows by their keys, each of which stands for one row at most.
@@ -50,7 +50,7 @@ pub struct Found {
 impl Slots {
     /// `None`: integers are too far apart, or a key comes twice, or there is no memory for the slots.
     pub fn new(keys: &ArrayRef, memory: &MemoryReservation) -> DfResult<Option<Self>> {
-        if is_text(keys.data_type()) {
+        if keys.data_type().is_string() {
             return Ok(Texts::new(keys, memory)?.map(Self::Texts));
         }
         macro_rules! slots {

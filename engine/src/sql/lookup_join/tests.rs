@@ -11,7 +11,6 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::{collect, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::texts::is_text;
 use super::*;
 
 /// Pseudorandom numbers of a seed (xorshift).
@@ -123,7 +122,7 @@ fn random_keys_find_what_a_hash_join_finds() {
             let signed = matches!(
                 data_type,
                 DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Date32
-            ) || is_text(data_type);
+            ) || data_type.is_string();
             let start = if signed { draw.below(60) as i64 - 50 } else { draw.below(40) as i64 };
             // Apart by so much; a few of them twice, in some of the rounds, and some null.
             let step =

@@ -16,11 +16,6 @@ use hashbrown::hash_table::Entry;
 /// where a hash join goes through a batch step by step and has many of them on the way at a time.
 const MOST: usize = 1 << 14;
 
-/// Whether a type is one of texts.
-pub fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
 /// Rows by their texts, each of which stands for one row at most.
 #[derive(Debug)]
 pub struct Texts {
